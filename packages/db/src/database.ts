@@ -1,0 +1,180 @@
+import { type Clock, systemClock } from '@cloudphone/observe/clock'
+import {
+  type IsolationLevel,
+  Kysely,
+  type PostgresCursor,
+  PostgresDialect,
+  type PostgresPool,
+  type PostgresQueryResult,
+} from 'kysely'
+import pg from 'pg'
+import { isConflict, translated } from './errors.ts'
+import type { Log } from './log.ts'
+import { clientConfig, type DatabaseTarget } from './target.ts'
+import { type Tx, withHooks } from './transaction.ts'
+
+export interface DatabaseOptions {
+  url: DatabaseTarget
+  /** The server itself, when `url` leads to a pooler: LISTEN and advisory locks need a session of their own. */
+  directUrl?: DatabaseTarget | undefined
+  /** The schema that unqualified names mean. */
+  schema: string
+  /** Most connections at a time. */
+  poolSize: number
+  /** Shown in `pg_stat_activity`. */
+  applicationName: string
+  log: Log
+  clock?: Clock
+}
+
+export interface TransactionOptions {
+  isolation?: IsolationLevel
+}
+
+export interface Database<Schema> extends AsyncDisposable {
+  /** For reads and single statements; every connection error is a `DatabaseUnavailable`. */
+  readonly kysely: Kysely<Schema>
+  readonly pool: pg.Pool
+  readonly schema: string
+  readonly url: DatabaseTarget
+  /** Where sessions (LISTEN, advisory locks, migrations) connect: `directUrl`, or `url` without a pooler. */
+  readonly directUrl: DatabaseTarget
+  /**
+   * Runs `work` in one transaction and commits it when `work` resolves. After a serialization failure or
+   * a deadlock `work` runs again, five times at most, so it must have no effect outside of `tx`.
+   * Throws `DatabaseUnavailable` when the connection is lost; the commit may then have happened or not.
+   */
+  transaction<Result>(
+    work: (tx: Tx<Schema>) => Promise<Result>,
+    options?: TransactionOptions,
+  ): Promise<Result>
+  /** Waits for running queries, then closes the pool. Safe to call twice. */
+  close(): Promise<void>
+}
+
+const MAX_CONFLICT_RETRIES = 5
+const CONFLICT_BACKOFF_MS = 2
+// A process that freezes inside a transaction would hold its row locks for ever.
+const IDLE_IN_TRANSACTION_TIMEOUT_MS = 60_000
+
+/** Opens a pool on one service's schema. Connects on the first query. */
+export function openDatabase<Schema>(options: DatabaseOptions): Database<Schema> {
+  const { url, log, schema } = options
+  const clock = options.clock ?? systemClock
+  const pool = openPool(options)
+  const kysely = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: translatingPool(pool) }) })
+  let closing: Promise<void> | undefined
+
+  const attempt = async <Result>(
+    work: (tx: Tx<Schema>) => Promise<Result>,
+    isolation: IsolationLevel | undefined,
+  ): Promise<Result> => {
+    const hooks: (() => void)[] = []
+    const builder = kysely.transaction()
+    const result = await (isolation === undefined ? builder : builder.setIsolationLevel(isolation)).execute(
+      (transaction) => work(withHooks(transaction, hooks)),
+    )
+    for (const hook of hooks) {
+      try {
+        hook()
+      } catch (error) {
+        // The commit stands: a broken hint must not make its caller believe otherwise.
+        log.error({ err: error, schema }, 'db.after_commit_failed')
+      }
+    }
+    return result
+  }
+
+  const close = async (): Promise<void> => {
+    await kysely.destroy()
+    // Kysely ends the pool only if it ever ran a query.
+    if (!pool.ended) await pool.end()
+  }
+
+  return {
+    kysely,
+    pool,
+    schema,
+    url,
+    directUrl: options.directUrl ?? url,
+    async transaction(work, { isolation } = {}) {
+      for (let retry = 0; ; retry += 1) {
+        try {
+          return await attempt(work, isolation)
+        } catch (error) {
+          if (!isConflict(error) || retry >= MAX_CONFLICT_RETRIES) throw translated(error)
+          log.debug({ err: error, schema, retry: retry + 1 }, 'db.transaction_retried')
+          await clock.sleep(CONFLICT_BACKOFF_MS * 2 ** retry)
+        }
+      }
+    },
+    close() {
+      closing ??= close()
+      return closing
+    },
+    [Symbol.asyncDispose]() {
+      return this.close()
+    },
+  }
+}
+
+function openPool({ url, directUrl, schema, poolSize, applicationName, log }: DatabaseOptions): pg.Pool {
+  if (!/^[a-z_][a-z0-9_]*$/.test(schema)) {
+    throw new Error(`Database schema "${schema}": only a-z, 0-9 and _ are allowed`)
+  }
+  const pool = new pg.Pool({
+    ...clientConfig(url, applicationName),
+    max: poolSize,
+    idleTimeoutMillis: 30_000,
+    // Poolers refuse start-up options; behind one the role's own search_path (see provision) has to do.
+    ...(directUrl === undefined
+      ? {
+          options: `-c search_path=${schema} -c idle_in_transaction_session_timeout=${IDLE_IN_TRANSACTION_TIMEOUT_MS}`,
+        }
+      : {}),
+  })
+  // An idle connection that breaks is replaced by the pool; without a listener it would end the process.
+  pool.on('error', (error) => log.warn({ err: error, schema }, 'db.idle_connection_lost'))
+  return pool
+}
+
+/** Kysely's view of the pool: the same connections, whose broken ones raise `DatabaseUnavailable`. */
+function translatingPool(pool: pg.Pool): PostgresPool {
+  // One wrapper per connection, since Kysely keeps what it knows of a connection by its identity.
+  const wrappers = new WeakMap<pg.PoolClient, PooledClient>()
+  return {
+    Client: pg.Client,
+    options: pool.options,
+    end: () => pool.end(),
+    async connect() {
+      const client = await pool.connect().catch((error: unknown) => {
+        throw translated(error)
+      })
+      let wrapper = wrappers.get(client)
+      if (wrapper === undefined) {
+        wrapper = translatingClient(client)
+        wrappers.set(client, wrapper)
+      }
+      return wrapper
+    },
+  }
+}
+
+type PooledClient = Awaited<ReturnType<PostgresPool['connect']>>
+
+function translatingClient(client: pg.PoolClient): PooledClient {
+  const plain: PooledClient = client
+  function query<Row>(sql: string, parameters: readonly unknown[]): Promise<PostgresQueryResult<Row>>
+  function query<Row>(cursor: PostgresCursor<Row>): PostgresCursor<Row>
+  function query<Row>(what: string | PostgresCursor<Row>, parameters: readonly unknown[] = []) {
+    if (typeof what !== 'string') return plain.query(what)
+    return plain.query<Row>(what, parameters).catch((error: unknown) => {
+      throw translated(error)
+    })
+  }
+  return {
+    query,
+    release: (destroy) => client.release(destroy),
+    ...(plain.processID === undefined ? {} : { processID: plain.processID }),
+  }
+}
