@@ -13,6 +13,8 @@ import type { Log } from './log.ts'
 import { clientConfig, type DatabaseTarget } from './target.ts'
 import { type Tx, withHooks } from './transaction.ts'
 
+export { type AnyTx, afterCommit, type Tx } from './transaction.ts'
+
 export interface DatabaseOptions {
   url: DatabaseTarget
   /** The server itself, when `url` leads to a pooler: LISTEN and advisory locks need a session of their own. */

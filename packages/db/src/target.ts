@@ -1,5 +1,4 @@
 import type { ClientConfig } from 'pg'
-import { parseIntoClientConfig } from 'pg-connection-string'
 import { columnTypes } from './column-types.ts'
 
 /**
@@ -62,7 +61,7 @@ export function redactTarget(target: DatabaseTarget): string {
  */
 export function clientConfig(target: DatabaseTarget, applicationName: string): ClientConfig {
   return {
-    ...parseIntoClientConfig(parseTarget(target).href),
+    connectionString: parseTarget(target).href,
     application_name: applicationName,
     keepAlive: true,
     keepAliveInitialDelayMillis: 5_000,
