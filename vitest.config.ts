@@ -1,5 +1,8 @@
 import { defineConfig } from 'vitest/config'
 
+/** In CI the counts are also written down, for `.ci/run` to add up. */
+const ci = process.env.CI === 'true'
+
 /** The default suite: npm packages only, under three minutes on two cores. */
 export default defineConfig({
   test: {
@@ -11,9 +14,12 @@ export default defineConfig({
       'tests/default/**/*.test.ts',
       'bench/**/*.test.ts',
     ],
+    passWithNoTests: false,
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 60_000,
+    reporters: ci ? ['default', 'json'] : ['default'],
+    outputFile: { json: '.reports/default.json' },
   },
 })
