@@ -1,0 +1,210 @@
+/* What every service serves in the same way, and what the gateway makes of it. */
+import { z } from 'zod'
+import { SagaId } from '../id.ts'
+import { item, list, PageQuery, route } from '../route.ts'
+import { ServiceName } from '../services.ts'
+
+export const SagaStatus = z.enum([
+  'RUNNING',
+  'COMPENSATING',
+  'COMPLETED',
+  'COMPENSATED',
+  'COMPENSATION_STUCK',
+  'QUARANTINED',
+])
+
+export const SagaView = z.object({
+  sagaId: z.string(),
+  type: z.string(),
+  definitionVersion: z.int(),
+  status: SagaStatus,
+  currentStep: z.string(),
+  stepIndex: z.int(),
+  retryCount: z.int(),
+  errorMessage: z.string().nullable(),
+  subject: z.string().nullable(),
+  userId: z.string().nullable(),
+  steps: z.array(
+    z.object({
+      name: z.string(),
+      kind: z.enum(['local', 'call', 'ask']),
+      status: z.enum(['pending', 'running', 'done', 'failed', 'undone', 'skipped']),
+    }),
+  ),
+  timeline: z.array(
+    z.object({
+      step: z.string(),
+      direction: z.enum(['do', 'undo']),
+      attempt: z.int(),
+      status: z.string(),
+      error: z.string().nullable(),
+      startedAt: z.iso.datetime(),
+      endedAt: z.iso.datetime().nullable(),
+    }),
+  ),
+  createdAt: z.iso.datetime(),
+  updatedAt: z.iso.datetime(),
+  endedAt: z.iso.datetime().nullable(),
+  deadlineAt: z.iso.datetime(),
+})
+export type SagaView = z.infer<typeof SagaView>
+
+/** One invariant of one service, as the doctor prints it. */
+export const InvariantReport = z.object({
+  /** The number in the architecture's list, 1 to 9. */
+  invariant: z.int().min(1).max(9),
+  name: z.string(),
+  /** What was counted, such as `12 port holdings`. */
+  figure: z.string(),
+  holds: z.boolean(),
+  /** Ids of what breaks it, at most 100. */
+  culprits: z.array(z.object({ id: z.string(), detail: z.string() })),
+})
+export type InvariantReport = z.infer<typeof InvariantReport>
+
+/** Facts that only a join over services can judge: claims by kind and id. */
+export const Claim = z.object({ kind: z.string(), id: z.string(), detail: z.string() })
+export type Claim = z.infer<typeof Claim>
+
+export const OutboxStatistics = z.object({
+  pending: z.int(),
+  failed: z.int(),
+  published: z.int(),
+  lagSeconds: z.number(),
+})
+
+export const DeadLetter = z.object({
+  id: z.string(),
+  queue: z.string(),
+  eventId: z.string(),
+  eventType: z.string(),
+  error: z.string(),
+  attempts: z.int(),
+  diedAt: z.iso.datetime(),
+})
+
+const SagaQuery = PageQuery.extend({
+  status: SagaStatus.optional(),
+  type: z.string().max(64).optional(),
+  userId: z.guid().optional(),
+})
+const BySaga = z.strictObject({ sagaId: SagaId })
+const Wait = z.strictObject({
+  /** Seconds to wait for the end. */
+  wait: z.coerce.number().int().min(0).max(60).default(0),
+  /** Answer earlier, as soon as the saga has moved on from this version of itself. */
+  since: z.iso.datetime().optional(),
+})
+
+/** Routes that every service with a database serves; `of` binds them to one. */
+export function platformRoutes(service: ServiceName) {
+  return {
+    getSaga: route({
+      name: `${service}.getSaga`,
+      service,
+      method: 'GET',
+      path: '/api/sagas/:sagaId',
+      summary: 'One saga; `wait` holds the answer until it has ended.',
+      access: { kind: 'user', permission: 'sagas:read' },
+      params: BySaga,
+      query: Wait,
+      answer: item(SagaView),
+      problems: ['saga_not_found'],
+    }),
+    listSagas: route({
+      name: `${service}.listSagas`,
+      service,
+      method: 'GET',
+      path: '/internal/sagas',
+      summary: 'Sagas of this service, newest first.',
+      access: { kind: 'service' },
+      query: SagaQuery,
+      answer: list(SagaView),
+    }),
+    outbox: route({
+      name: `${service}.outbox`,
+      service,
+      method: 'GET',
+      path: '/internal/outbox',
+      summary: 'Statistics of the outbox.',
+      access: { kind: 'service' },
+      answer: item(OutboxStatistics),
+    }),
+    deadLetters: route({
+      name: `${service}.deadLetters`,
+      service,
+      method: 'GET',
+      path: '/internal/dead-letters',
+      summary: 'Dead letters of this service’s queues.',
+      access: { kind: 'service' },
+      query: PageQuery,
+      answer: list(DeadLetter),
+    }),
+    invariants: route({
+      name: `${service}.invariants`,
+      service,
+      method: 'GET',
+      path: '/internal/invariants',
+      summary: 'The invariants that this service can judge by itself, and the claims that the doctor joins.',
+      access: { kind: 'service' },
+      answer: item(z.object({ reports: z.array(InvariantReport), claims: z.array(Claim) })),
+    }),
+  }
+}
+
+export const GetSaga = route({
+  name: 'getSaga',
+  service: 'gateway',
+  method: 'GET',
+  path: '/api/sagas/:sagaId',
+  summary: 'One saga, from the service that runs it; `wait` (seconds) holds the answer until it has ended.',
+  access: { kind: 'user', permission: 'sagas:read' },
+  params: BySaga,
+  query: Wait,
+  answer: item(SagaView),
+  problems: ['saga_not_found'],
+})
+
+export const ListSagas = route({
+  name: 'listSagas',
+  service: 'gateway',
+  method: 'GET',
+  path: '/api/sagas',
+  summary: 'Sagas of all services, newest first: one’s own, or all for an operator.',
+  access: { kind: 'user', permission: 'sagas:read' },
+  query: SagaQuery,
+  answer: list(SagaView),
+})
+
+export const Doctor = route({
+  name: 'doctor',
+  service: 'gateway',
+  method: 'GET',
+  path: '/api/doctor',
+  summary: 'Checks every invariant of the platform now.',
+  access: { kind: 'user', permission: 'platform:inspect' },
+  answer: item(
+    z.object({ healthy: z.boolean(), checkedAt: z.iso.datetime(), reports: z.array(InvariantReport) }),
+  ),
+})
+
+export const OutboxOverview = route({
+  name: 'outboxOverview',
+  service: 'gateway',
+  method: 'GET',
+  path: '/api/outbox',
+  summary: 'Statistics of every service’s outbox.',
+  access: { kind: 'user', permission: 'platform:inspect' },
+  answer: item(z.array(OutboxStatistics.extend({ service: ServiceName }))),
+})
+
+export const ListDeadLetters = route({
+  name: 'listDeadLetters',
+  service: 'gateway',
+  method: 'GET',
+  path: '/api/dead-letters',
+  summary: 'Dead letters of all services, newest first.',
+  access: { kind: 'user', permission: 'platform:inspect' },
+  query: PageQuery,
+  answer: list(DeadLetter.extend({ service: ServiceName })),
+})

@@ -1,0 +1,323 @@
+import { randomUUID } from 'node:crypto'
+import type { Readable } from 'node:stream'
+import { type Caller, may } from '@cloudphone/contracts/access'
+import type { BodyOf, ParamsOf, QueryOf, ResultOf, Route } from '@cloudphone/contracts/route'
+import type { ServiceName } from '@cloudphone/contracts/services'
+import type { Logger } from '@cloudphone/observe/log'
+import type { Metrics } from '@cloudphone/observe/metrics'
+import { inTrace } from '@cloudphone/observe/trace'
+import multipart from '@fastify/multipart'
+import Fastify, {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+} from 'fastify'
+import type { z } from 'zod'
+import type { Idempotency } from './idempotency.ts'
+import { common, type FieldError, ProblemError, renderProblem } from './problem.ts'
+import type { ServiceTokens, TokenVerifier } from './tokens.ts'
+
+/** A file on its way in: read it once, to its end. */
+export interface Upload {
+  readonly filename: string
+  readonly stream: Readable
+  /** True when the stream was cut because it passed the limit; only known at its end. */
+  readonly truncated: () => boolean
+}
+
+/** What a handler gets: everything parsed and checked by the route's contract. */
+export interface Request<R extends Route> {
+  readonly params: ParamsOf<R>
+  readonly query: QueryOf<R>
+  readonly body: BodyOf<R>
+  /** The verified caller of a `user` route. Asking for it elsewhere is a programming error and throws. */
+  readonly caller: Caller
+  /** The calling service of a `service` route. */
+  readonly service: ServiceName | undefined
+  readonly upload: Upload | undefined
+  readonly requestId: string
+  /**
+   * Names this request for ever: the same for each retry under one Idempotency-Key, else new. Use it as the business key
+   * of what the request starts, so that a retry after a crash finds the first one.
+   */
+  readonly requestKey: string
+  /** Fires when the caller has gone. */
+  readonly signal: AbortSignal
+}
+
+/** Bytes as an answer, with what the client should know about them. */
+export interface ByteAnswer {
+  readonly body: Readable | Buffer
+  readonly sizeBytes?: number
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+type Result<R extends Route> = R['answer'] extends { kind: 'bytes' } ? ByteAnswer : ResultOf<R>
+export type Handler<R extends Route> = (request: Request<R>) => Promise<Result<R>>
+
+export interface Binding {
+  readonly route: Route
+  readonly handle: (request: Request<Route>) => Promise<unknown>
+}
+
+/** Binds a handler to a route. The handler holds no logic: it hands over to the domain. */
+export function bind<R extends Route>(route: R, handle: Handler<R>): Binding {
+  return { route, handle: handle as Binding['handle'] }
+}
+
+export interface HttpServerOptions {
+  service: ServiceName
+  log: Logger
+  metrics: Metrics
+  tokens: TokenVerifier
+  serviceTokens: ServiceTokens
+  idempotency: Idempotency | undefined
+  /** True when all that the service stands on answers. */
+  ready: () => Promise<boolean>
+  uploadLimitBytes: number
+}
+
+const bodyLimitBytes = 1024 * 1024
+
+/** Opens the HTTP side of a service: routes by contract, problems, health, metrics, request ids and traces. */
+export async function openHttpServer(
+  options: HttpServerOptions,
+  bindings: readonly Binding[],
+): Promise<FastifyInstance> {
+  const app = Fastify({
+    loggerInstance: options.log as FastifyBaseLogger,
+    disableRequestLogging: true,
+    bodyLimit: bodyLimitBytes,
+    requestTimeout: 0,
+    connectionTimeout: 75_000,
+    keepAliveTimeout: 65_000,
+    forceCloseConnections: 'idle',
+    routerOptions: { maxParamLength: 200 },
+    genReqId: (raw) => {
+      const given = raw.headers['x-request-id']
+      return typeof given === 'string' && /^[\w.-]{8,64}$/.test(given) ? given : randomUUID()
+    },
+  })
+  await app.register(multipart, {
+    limits: { files: 1, fields: 20, fieldSize: 65_536, fileSize: options.uploadLimitBytes },
+  })
+  refuseOtherMediaTypes(app)
+  addProblems(app, options.log)
+  addHealth(app, options)
+  const duration = options.metrics.histogram({
+    name: 'http_request_duration_seconds',
+    help: 'Time from the arrival of a request to the end of its answer.',
+    labels: ['route', 'status'],
+  })
+  app.addHook('onResponse', async (request, reply) => {
+    duration.observe(
+      { route: request.routeOptions.url ?? 'none', status: String(reply.statusCode) },
+      reply.elapsedTime / 1000,
+    )
+  })
+  for (const binding of bindings) addRoute(app, binding, options)
+  return app
+}
+
+function refuseOtherMediaTypes(app: FastifyInstance): void {
+  const parseJson = app.getDefaultJsonParser('error', 'error')
+  app.removeContentTypeParser('text/plain')
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') done(null, undefined)
+    else parseJson(request, body as string, done)
+  })
+}
+
+function addProblems(app: FastifyInstance, log: Logger): void {
+  app.setErrorHandler(async (error, request, reply) => sendProblem(translate(error), request, reply, log))
+  app.setNotFoundHandler(async (request, reply) => {
+    const path = request.url.split('?')[0]
+    return sendProblem(common.not_found({ method: request.method, path }), request, reply, log)
+  })
+}
+
+/** Fastify's own complaints in our words; anything else is kept for the log and hidden from the caller. */
+function translate(error: unknown): unknown {
+  const code = typeof error === 'object' && error !== null && 'code' in error ? error.code : undefined
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return common.body_too_large({ limitBytes: bodyLimitBytes })
+  if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE')
+    return common.unsupported_media_type({ wanted: 'application/json' })
+  const status =
+    typeof error === 'object' && error !== null && 'statusCode' in error ? error.statusCode : undefined
+  if (
+    error instanceof Error &&
+    !(error instanceof ProblemError) &&
+    typeof status === 'number' &&
+    status < 500
+  ) {
+    return new ProblemError({ status, code: 'invalid_request', detail: error.message })
+  }
+  return error
+}
+
+function sendProblem(
+  error: unknown,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  log: Logger,
+): FastifyReply {
+  const { status, document } = renderProblem(error, request.id)
+  if (status >= 500)
+    log.error({ event: 'http.failed', requestId: request.id, route: request.routeOptions.url, err: error })
+  if (error instanceof ProblemError && error.retryAfterSeconds !== undefined) {
+    reply.header('retry-after', String(error.retryAfterSeconds))
+  }
+  if (status === 401) reply.header('www-authenticate', 'Bearer')
+  return reply
+    .code(status)
+    .header('x-request-id', request.id)
+    .type('application/problem+json')
+    .send(JSON.stringify(document))
+}
+
+function addHealth(app: FastifyInstance, { metrics, ready, service }: HttpServerOptions): void {
+  app.get('/health/live', async () => ({ status: 'live', service }))
+  app.get('/health/ready', async (_request, reply) => {
+    const isReady = await ready()
+    return reply.code(isReady ? 200 : 503).send({ status: isReady ? 'ready' : 'not ready', service })
+  })
+  app.get('/metrics', async (_request, reply) => reply.type(metrics.contentType).send(await metrics.render()))
+}
+
+function addRoute(app: FastifyInstance, binding: Binding, options: HttpServerOptions): void {
+  const { route } = binding
+  app.route({
+    method: route.method,
+    url: route.path,
+    handler: (request, reply) =>
+      inTrace(headerOf(request, 'traceparent'), async () => {
+        const prepared = await prepare(route, request, options)
+        const key = headerOf(request, 'idempotency-key')
+        reply.header('x-request-id', request.id)
+        if (
+          route.method !== 'POST' ||
+          key === undefined ||
+          options.idempotency === undefined ||
+          route.upload !== undefined
+        ) {
+          return answer(reply, route, await binding.handle(prepared(randomUUID())))
+        }
+        const first = prepared(key)
+        const caller = route.access.kind === 'user' ? first.caller.userId : (first.service ?? 'public')
+        const kept = await options.idempotency.once(
+          { caller, route: route.name, key, body: JSON.stringify([request.params, request.body ?? null]) },
+          (requestKey) => binding.handle(prepared(requestKey)),
+        )
+        return answer(reply, route, kept)
+      }),
+  })
+}
+
+async function prepare(
+  route: Route,
+  request: FastifyRequest,
+  options: HttpServerOptions,
+): Promise<(requestKey: string) => Request<Route>> {
+  const identity = await identify(route, request, options)
+  const errors: FieldError[] = []
+  const params = parse(route.params, request.params ?? {}, 'params', errors)
+  const query = parse(route.query, request.query ?? {}, 'query', errors)
+  const body = route.upload === undefined ? parse(route.body, request.body ?? {}, 'body', errors) : undefined
+  if (errors.length > 0) throw invalid(errors)
+  const controller = new AbortController()
+  request.raw.once('close', () => {
+    if (request.raw.destroyed && !request.raw.complete) controller.abort(new Error('the caller has gone'))
+  })
+  const upload = route.upload === undefined ? undefined : await uploadOf(request, route)
+  return (requestKey) => ({
+    params,
+    query,
+    body,
+    get caller(): Caller {
+      if (identity.caller === undefined) throw new Error(`route ${route.name} has no caller`)
+      return identity.caller
+    },
+    service: identity.service,
+    upload,
+    requestId: request.id,
+    requestKey,
+    signal: controller.signal,
+  })
+}
+
+function invalid(errors: FieldError[]): ProblemError {
+  const first = errors[0]
+  const detail = first === undefined ? '' : ` ${first.path}: ${first.message}`
+  return new ProblemError({
+    status: 400,
+    code: 'invalid_request',
+    detail: `The request does not fit the contract.${detail}`,
+    errors,
+  })
+}
+
+function parse(schema: z.ZodType, value: unknown, place: string, errors: FieldError[]): unknown {
+  const result = schema.safeParse(value)
+  if (result.success) return result.data
+  for (const issue of result.error.issues.slice(0, 20)) {
+    errors.push({ path: [place, ...issue.path].map(String).join('.'), message: issue.message })
+  }
+  return undefined
+}
+
+async function identify(
+  { access }: Route,
+  request: FastifyRequest,
+  options: HttpServerOptions,
+): Promise<{ caller?: Caller; service?: ServiceName }> {
+  if (access.kind === 'public') return {}
+  const token = /^Bearer (\S{1,8192})$/.exec(headerOf(request, 'authorization') ?? '')?.[1]
+  if (token === undefined) throw common.unauthenticated()
+  if (access.kind === 'service')
+    return { service: await options.serviceTokens.verify(token, options.service) }
+  const caller = await options.tokens.verify(token)
+  if (access.permission !== 'self' && !may(caller, access.permission)) {
+    throw common.forbidden({ permission: access.permission })
+  }
+  return { caller }
+}
+
+async function uploadOf(request: FastifyRequest, route: Route): Promise<Upload> {
+  if (!request.isMultipart()) throw common.unsupported_media_type({ wanted: 'multipart/form-data' })
+  const file = await request.file()
+  if (file === undefined || file.fieldname !== route.upload) {
+    throw new ProblemError({
+      status: 400,
+      code: 'file_missing',
+      detail: `The form has no file in its field '${route.upload}'.`,
+    })
+  }
+  return { filename: file.filename, stream: file.file, truncated: () => file.file.truncated }
+}
+
+function answer(reply: FastifyReply, route: Route, result: unknown): FastifyReply {
+  switch (route.answer.kind) {
+    case 'none':
+      return reply.code(204).send()
+    case 'item':
+      return reply.code(route.answer.status).send({ success: true, data: result })
+    case 'list': {
+      const page = result as { items: readonly unknown[]; nextCursor: string | null }
+      return reply.send({ success: true, data: page.items, page: { nextCursor: page.nextCursor } })
+    }
+    case 'bytes': {
+      const { body, sizeBytes, headers } = result as ByteAnswer
+      if (sizeBytes !== undefined) reply.header('content-length', String(sizeBytes))
+      return reply
+        .headers(headers ?? {})
+        .type(route.answer.mediaType)
+        .send(body)
+    }
+  }
+}
+
+function headerOf(request: FastifyRequest, name: string): string | undefined {
+  const value = request.headers[name]
+  return Array.isArray(value) ? value[0] : value
+}
