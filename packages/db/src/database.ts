@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from '@cloudphone/observe/clock'
+import type { Logger } from '@cloudphone/observe/log'
 import {
   type IsolationLevel,
   Kysely,
@@ -9,7 +10,6 @@ import {
 } from 'kysely'
 import pg from 'pg'
 import { isConflict, translated } from './errors.ts'
-import type { Log } from './log.ts'
 import { clientConfig, type DatabaseTarget } from './target.ts'
 import { type Tx, withHooks } from './transaction.ts'
 
@@ -25,7 +25,7 @@ export interface DatabaseOptions {
   poolSize: number
   /** Shown in `pg_stat_activity`. */
   applicationName: string
-  log: Log
+  log: Logger
   clock?: Clock
 }
 
@@ -81,7 +81,7 @@ export function openDatabase<Schema>(options: DatabaseOptions): Database<Schema>
         hook()
       } catch (error) {
         // The commit stands: a broken hint must not make its caller believe otherwise.
-        log.error({ err: error, schema }, 'db.after_commit_failed')
+        log.error({ event: 'db.after_commit_failed', err: error, schema })
       }
     }
     return result
@@ -105,7 +105,7 @@ export function openDatabase<Schema>(options: DatabaseOptions): Database<Schema>
           return await attempt(work, isolation)
         } catch (error) {
           if (!isConflict(error) || retry >= MAX_CONFLICT_RETRIES) throw translated(error)
-          log.debug({ err: error, schema, retry: retry + 1 }, 'db.transaction_retried')
+          log.debug({ event: 'db.transaction_retried', err: error, schema, retry: retry + 1 })
           await clock.sleep(CONFLICT_BACKOFF_MS * 2 ** retry)
         }
       }
@@ -136,7 +136,7 @@ function openPool({ url, directUrl, schema, poolSize, applicationName, log }: Da
       : {}),
   })
   // An idle connection that breaks is replaced by the pool; without a listener it would end the process.
-  pool.on('error', (error) => log.warn({ err: error, schema }, 'db.idle_connection_lost'))
+  pool.on('error', (error) => log.warn({ event: 'db.idle_connection_lost', err: error, schema }))
   return pool
 }
 

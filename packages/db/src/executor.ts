@@ -1,7 +1,7 @@
 import type { Clock } from '@cloudphone/observe/clock'
+import type { Logger } from '@cloudphone/observe/log'
 import { type RawBuilder, sql } from 'kysely'
 import { v7 as uuidv7 } from 'uuid'
-import type { Log } from './log.ts'
 import { openSession } from './session.ts'
 import type { DatabaseTarget } from './target.ts'
 
@@ -25,7 +25,7 @@ export interface ExecutorOptions {
   /** The server itself (`Database.directUrl`): a pooler would hand the lock to others. */
   url: DatabaseTarget
   applicationName: string
-  log: Log
+  log: Logger
   clock?: Clock
   newId?: () => string
 }
@@ -64,7 +64,7 @@ export function holdExecutor(options: ExecutorOptions): Executor {
       lost.addEventListener('abort', () => {
         if (identity === held) identity = null
       })
-      options.log.debug({ executorId: id }, 'db.executor_held')
+      options.log.debug({ event: 'db.executor_held', executorId: id })
     },
   })
   return {

@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from '@cloudphone/observe/clock'
-import type { Log } from './log.ts'
+import type { Logger } from '@cloudphone/observe/log'
 import { openSession } from './session.ts'
 import type { DatabaseTarget } from './target.ts'
 
@@ -14,7 +14,7 @@ export interface ListenerOptions {
    */
   onNotify(channel: string, payload: string): void
   applicationName: string
-  log: Log
+  log: Logger
   clock?: Clock
 }
 
@@ -47,7 +47,7 @@ export function listener(options: ListenerOptions): Listener {
 export interface NotifierOptions {
   url: DatabaseTarget
   applicationName: string
-  log: Log
+  log: Logger
   clock?: Clock
 }
 
@@ -88,7 +88,7 @@ export function notifier(options: NotifierOptions): Notifier {
         if (closed) return
         // Unsent wake-ups go out on the next connection; listeners poll meanwhile.
         for (const channel of channels) due.add(channel)
-        options.log.debug({ err: error, channels }, 'db.notify_failed')
+        options.log.debug({ event: 'db.notify_failed', err: error, channels })
         await clock.sleep(NOTIFY_INTERVAL_MS)
       }
     }

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { access, readdir, readFile } from 'node:fs/promises'
+import type { Logger } from '@cloudphone/observe/log'
 import pg from 'pg'
-import type { Log } from './log.ts'
 import { clientConfig, type DatabaseTarget } from './target.ts'
 
 export interface MigrateOptions {
@@ -10,7 +10,7 @@ export interface MigrateOptions {
   schema: string
   /** Folders of numbered `.sql` files, in the order in which they apply. `APP_NOW_MIGRATIONS` comes first. */
   directories: readonly URL[]
-  log: Log
+  log: Logger
 }
 
 export interface Migration {
@@ -96,7 +96,7 @@ async function applyAll(
   const pending = pendingOf(migrations, known, schema)
   for (const migration of pending) await applyOne(client, migration, schema)
   const applied = pending.map(({ name }) => name)
-  if (applied.length > 0) log.info({ schema, applied }, 'db.migrated')
+  if (applied.length > 0) log.info({ event: 'db.migrated', schema, applied })
   return { applied }
 }
 

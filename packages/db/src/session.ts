@@ -1,13 +1,13 @@
 import { type Clock, systemClock } from '@cloudphone/observe/clock'
+import type { Logger } from '@cloudphone/observe/log'
 import pg from 'pg'
-import type { Log } from './log.ts'
 import { clientConfig, type DatabaseTarget } from './target.ts'
 
 export interface SessionOptions {
   /** The server itself, never a pooler: what a session holds lives in its connection. */
   url: DatabaseTarget
   applicationName: string
-  log: Log
+  log: Logger
   clock?: Clock
   /**
    * Called on every new connection before it counts as up; throwing drops it and tries again.
@@ -56,7 +56,7 @@ export function openSession(options: SessionOptions): Session {
         await stayConnected(next, AbortSignal.any([lost, closed.signal]), clock)
       } catch (error) {
         if (!closed.signal.aborted)
-          options.log.warn({ err: error, session: options.applicationName }, 'db.session_lost')
+          options.log.warn({ event: 'db.session_lost', err: error, session: options.applicationName })
       }
       if (client !== null) {
         client = null

