@@ -1,0 +1,221 @@
+/* Terminology:
+ * - adbd: the daemon in a phone; listens on the phone's adb port
+ * - session: one authenticated connection to an adbd, over which many commands run at once
+ */
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import type { ReadableStream as NodeReadableStream } from 'node:stream/web'
+import {
+  Adb,
+  type AdbCredentialStore,
+  AdbDaemonTransport,
+  AdbSignatureAuthenticator,
+  escapeArg,
+} from '@yume-chan/adb'
+import { ReadableStream as AdbReadableStream, type MaybeConsumable } from '@yume-chan/stream-extra'
+import type { AdbKeyPair } from './adb-key.ts'
+import { openTcp } from './tcp-connection.ts'
+
+export { escapeArg } from '@yume-chan/adb'
+
+/** An error of a conversation with a phone; `code` is stable. */
+export class AdbError extends Error {
+  readonly code: 'unreachable' | 'unauthorized' | 'closed' | 'command_failed' | 'install_failed' | 'too_large'
+  constructor(code: AdbError['code'], message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.name = 'AdbError'
+    this.code = code
+  }
+}
+
+export interface ShellResult {
+  readonly stdout: string
+  readonly stderr: string
+  readonly exitCode: number
+}
+
+/** One authenticated connection to a phone. */
+export interface AdbSession extends AsyncDisposable {
+  readonly adb: Adb
+  /** Runs a program with arguments; nothing in them is read by the phone's shell. */
+  run(argv: readonly string[]): Promise<ShellResult>
+  /** Runs a line in the phone's shell: only for lines without anything that a user gave. */
+  shell(line: string): Promise<ShellResult>
+  /** What a program writes, byte by byte. @throws AdbError `too_large` beyond `limitBytes` (default 64 MiB). */
+  exec(argv: readonly string[], options?: { limitBytes?: number }): Promise<Buffer>
+  getProp(name: string): Promise<string>
+  /** The screen as a PNG. */
+  screencap(): Promise<Buffer>
+  push(source: Readable, path: string): Promise<void>
+  pull(path: string): Readable
+  /** Streams an APK into the package manager. @throws AdbError `install_failed` with the phone's own words. */
+  install(apk: Readable, sizeBytes: number): Promise<void>
+  close(): Promise<void>
+}
+
+export interface ConnectOptions {
+  host: string
+  port: number
+  /** Tried in turn. */
+  keys: readonly AdbKeyPair[]
+  /** For reaching and being let in. Default 5,000 ms. */
+  timeoutMs?: number
+  signal?: AbortSignal
+}
+
+/**
+ * Connects and authenticates by signature; a key that the phone does not know is not offered for approval.
+ * @throws AdbError `unreachable` when nothing answers, `unauthorized` when no key is accepted.
+ */
+export async function connectAdb(options: ConnectOptions): Promise<AdbSession> {
+  const timeout = AbortSignal.timeout(options.timeoutMs ?? 5_000)
+  const signal = options.signal === undefined ? timeout : AbortSignal.any([timeout, options.signal])
+  const where = `${options.host}:${options.port}`
+  const { connection, socket } = await openTcp({ host: options.host, port: options.port, signal }).catch(
+    (error: unknown) => {
+      throw new AdbError('unreachable', `The phone at ${where} cannot be reached: ${messageOf(error)}`, {
+        cause: error,
+      })
+    },
+  )
+  const abort = () => void socket.destroy()
+  signal.addEventListener('abort', abort)
+  try {
+    const transport = await AdbDaemonTransport.authenticate({
+      serial: where,
+      connection,
+      credentialStore: credentials(options.keys),
+      authenticators: [AdbSignatureAuthenticator],
+    })
+    return session(new Adb(transport))
+  } catch (error) {
+    socket.destroy()
+    const text = signal.aborted ? 'it did not answer in time' : messageOf(error)
+    throw new AdbError('unauthorized', `The phone at ${where} did not let us in: ${text}`, { cause: error })
+  } finally {
+    signal.removeEventListener('abort', abort)
+  }
+}
+
+function credentials(keys: readonly AdbKeyPair[]): AdbCredentialStore {
+  return {
+    generateKey: () => {
+      throw new AdbError('unauthorized', 'none of the keys is known to the phone')
+    },
+    *iterateKeys() {
+      for (const key of keys) yield { buffer: Buffer.from(key.privateKey, 'base64') }
+    },
+  }
+}
+
+function session(adb: Adb): AdbSession {
+  const shell = async (line: string): Promise<ShellResult> => {
+    const service = adb.subprocess.shellProtocol
+    if (service === undefined) throw new AdbError('command_failed', 'the phone does not speak shell_v2')
+    return service.spawnWaitText(line)
+  }
+  const exec = async (argv: readonly string[], limitBytes: number): Promise<Buffer> => {
+    const process = await adb.subprocess.noneProtocol.spawn(quote(argv))
+    const parts: Uint8Array[] = []
+    let sizeBytes = 0
+    for await (const part of toNode(process.output)) {
+      sizeBytes += part.length
+      if (sizeBytes > limitBytes) {
+        await process.kill()
+        throw new AdbError('too_large', `${argv[0]} wrote more than ${limitBytes} bytes`)
+      }
+      parts.push(part)
+    }
+    return Buffer.concat(parts)
+  }
+  return {
+    adb,
+    run: (argv) => shell(quote(argv)),
+    shell,
+    exec: (argv, { limitBytes = 64 * 1024 * 1024 } = {}) => exec(argv, limitBytes),
+    getProp: (name) => adb.getProp(name),
+    screencap: () => exec(['screencap', '-p'], 64 * 1024 * 1024),
+    push: async (source, path) => {
+      const sync = await adb.sync()
+      try {
+        await sync.write({ filename: path, file: fromNode(source), permission: 0o644 })
+      } finally {
+        await sync.dispose()
+      }
+    },
+    pull: (path) => pull(adb, path),
+    install: (apk, sizeBytes) => install(adb, apk, sizeBytes),
+    close: () => adb.close(),
+    [Symbol.asyncDispose]: () => adb.close(),
+  }
+}
+
+function quote(argv: readonly string[]): string {
+  return argv.map(escapeArg).join(' ')
+}
+
+function pull(adb: Adb, path: string): Readable {
+  return Readable.from(
+    (async function* () {
+      const sync = await adb.sync()
+      try {
+        yield* toNode(sync.read(path))
+      } finally {
+        await sync.dispose()
+      }
+    })(),
+    { objectMode: false, highWaterMark: 1024 * 1024 },
+  )
+}
+
+/** `cmd package install -S <size>` reads exactly so many bytes from its input and answers in one line. */
+async function install(adb: Adb, apk: Readable, sizeBytes: number): Promise<void> {
+  const process = await adb.subprocess.noneProtocol.spawn(
+    `cmd package install -r -S ${Math.trunc(sizeBytes)}`,
+  )
+  const writer = process.stdin.getWriter()
+  const answer = readText(toNode(process.output))
+  try {
+    await pipeline(apk, async (source: AsyncIterable<Uint8Array>) => {
+      for await (const part of source) await writer.write(part)
+    })
+  } catch (error) {
+    // The package manager hangs up as soon as it has seen enough to refuse: its words say more than our broken pipe.
+    if (apk.errored) {
+      await process.kill()
+      throw error
+    }
+  }
+  const text = (await answer).trim()
+  if (!/^Success\b/m.test(text))
+    throw new AdbError('install_failed', text === '' ? 'the phone hung up' : text)
+}
+
+async function readText(parts: AsyncIterable<Uint8Array>): Promise<string> {
+  const chunks: Uint8Array[] = []
+  for await (const part of parts) chunks.push(part)
+  return Buffer.concat(chunks).toString()
+}
+
+/** The library's streams are the platform's own, under types of its own. */
+function toNode(stream: AdbReadableStream<Uint8Array>): AsyncIterable<Uint8Array> {
+  return Readable.fromWeb(stream as unknown as NodeReadableStream<Uint8Array>)
+}
+
+function fromNode(source: Readable): AdbReadableStream<MaybeConsumable<Uint8Array>> {
+  const parts = source.iterator()
+  return new AdbReadableStream<MaybeConsumable<Uint8Array>>({
+    pull: async (controller) => {
+      const next = await parts.next()
+      if (next.done === true) controller.close()
+      else controller.enqueue(next.value as Uint8Array)
+    },
+    cancel: async () => {
+      source.destroy()
+    },
+  })
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
