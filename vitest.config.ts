@@ -14,6 +14,7 @@ export default defineConfig({
       'tests/default/**/*.test.ts',
       'bench/**/*.test.ts',
     ],
+    globalSetup: ['packages/testing/src/global-setup.ts'],
     passWithNoTests: false,
     pool: 'forks',
     maxWorkers: 2,

@@ -127,3 +127,12 @@ async function processesIn(folder: string): Promise<number[]> {
   const folders = await Promise.all(pids.map(workingDirectory))
   return pids.filter((_, at) => folders[at] === folder)
 }
+
+/**
+ * Ends the server that a dead supervisor left in `home`, if it runs. For folders that are about to be
+ * removed; the caller has made sure that no live supervisor holds them.
+ */
+export async function endOrphan(home: string, clock: Clock = systemClock): Promise<void> {
+  const occupant = await occupantOf(home)
+  if (occupant.state === 'running') await stopServer(occupant.postmaster, clock)
+}

@@ -1,0 +1,68 @@
+import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { createServer, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { endOrphan, startEmbeddedPostgres } from '@cloudphone/db/embedded/postgres'
+import { supervisorOf } from '@cloudphone/db/embedded/supervisor-lock'
+import { silentLog } from '@cloudphone/observe/log'
+import { DOOR_VARIABLE } from './postgres-door.ts'
+
+const PREFIX = 'cloudphone-test-'
+
+/**
+ * vitest's global set-up: one PostgreSQL for the whole run, in a temporary folder. It starts when the first
+ * test asks for a database, so that a run without one does not pay for it (about a second). Workers ask at
+ * a unix socket, whose path they inherit in an environment variable.
+ */
+export async function setup(): Promise<() => Promise<void>> {
+  await removeAbandoned()
+  const folder = await mkdtemp(join(tmpdir(), PREFIX))
+  // The account that PostgreSQL runs as under root has to pass.
+  await chmod(folder, 0o711)
+  let starting: ReturnType<typeof startEmbeddedPostgres> | undefined
+  const start = () =>
+    startEmbeddedPostgres({ dataDir: folder, projectDir: folder, durability: 'none', log: silentLog() })
+  const door = createServer({ allowHalfOpen: true }, (socket) => {
+    socket.on('error', () => socket.destroy())
+    starting ??= start()
+    starting.then(
+      ({ adminUrl }) => socket.end(JSON.stringify({ adminUrl })),
+      (error: Error) => socket.end(JSON.stringify({ error: error.message })),
+    )
+    socket.resume()
+  })
+  const path = join(folder, 'door')
+  await listen(door, path)
+  process.env[DOOR_VARIABLE] = path
+  return async () => {
+    door.close()
+    const server = await starting?.catch(() => undefined)
+    await server?.stop()
+    // Elsewhere than in the folder, when root's temporary folder is closed to PostgreSQL's account.
+    if (server !== undefined) await rm(server.dataDir, { recursive: true, force: true })
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+/** Ends and removes what crashed runs have left: folders of ours that no live supervisor holds. */
+async function removeAbandoned(): Promise<void> {
+  const names = (await readdir(tmpdir())).filter((name) => name.startsWith(PREFIX))
+  for (const name of names) {
+    const folder = join(tmpdir(), name)
+    const home = join(folder, 'postgres')
+    const lockFile = join(home, 'supervisor.lock')
+    // Without a lock file it never started, or is about to: a run in its first second is left alone.
+    const text = await readFile(lockFile, 'utf8').catch(() => null)
+    if (text === null || (await supervisorOf(lockFile)) !== null) continue
+    await endOrphan(home)
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+function listen(door: Server, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    door.once('error', reject)
+    door.listen(path, resolve)
+    door.unref()
+  })
+}
