@@ -135,8 +135,12 @@ function openPool({ url, directUrl, schema, poolSize, applicationName, log }: Da
         }
       : {}),
   })
-  // An idle connection that breaks is replaced by the pool; without a listener it would end the process.
+  // A broken connection is an event, which ends the process when nobody listens: on the pool while it is
+  // idle, on the connection itself while it is checked out between two queries (the next one fails).
   pool.on('error', (error) => log.warn({ event: 'db.idle_connection_lost', err: error, schema }))
+  pool.on('connect', (client) => {
+    client.on('error', (error) => log.debug({ event: 'db.connection_lost', err: error, schema }))
+  })
   return pool
 }
 

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
 import { access, readdir, readFile } from 'node:fs/promises'
 import type { Logger } from '@cloudphone/observe/log'
-import pg from 'pg'
-import { clientConfig, type DatabaseTarget } from './target.ts'
+import type pg from 'pg'
+import { withClient } from './client.ts'
+import type { DatabaseTarget } from './target.ts'
 
 export interface MigrateOptions {
   /** As the schema's own role, and at the server itself: an advisory lock is held meanwhile. */
@@ -40,17 +41,13 @@ export class MigrationError extends Error {
  */
 export async function migrate(options: MigrateOptions): Promise<{ applied: string[] }> {
   const migrations = await readMigrations(options.directories)
-  const client = new pg.Client(clientConfig(options.url, `migrate ${options.schema}`))
-  await client.connect()
-  try {
+  return await withClient(options.url, `migrate ${options.schema}`, async (client) => {
     // A session lock: it goes with the connection, also when this process is killed.
     await client.query('select pg_advisory_lock(hashtextextended($1, 0))', [
       `cloudphone.migrate.${options.schema}`,
     ])
     return await applyAll(client, migrations, options)
-  } finally {
-    await client.end()
-  }
+  })
 }
 
 /** Reads the numbered files of the folders in order. Throws on a name that is not `0001-some-words.sql`. */

@@ -1,7 +1,8 @@
 import { createHash, createHmac } from 'node:crypto'
 import type { Logger } from '@cloudphone/observe/log'
-import pg from 'pg'
-import { clientConfig, type DatabaseTarget, describeTarget, redactTarget, retarget } from './target.ts'
+import type pg from 'pg'
+import { withClient } from './client.ts'
+import { type DatabaseTarget, describeTarget, redactTarget, retarget } from './target.ts'
 
 /** The databases to have, and whose schemas lie in each: `{ cloudphone_core: ['users', 'devices'] }`. */
 export type DatabaseLayout = Readonly<Record<string, readonly string[]>>
@@ -41,8 +42,7 @@ export interface ServiceDatabase {
 export async function provision(options: ProvisionOptions): Promise<Record<string, ServiceDatabase>> {
   const layout = options.layout ?? defaultLayout
   const services = planOf(layout, options)
-  const admin = await connect(options.adminUrl)
-  try {
+  await withClient(options.adminUrl, 'cloudphone provision', async (admin) => {
     // Advisory locks count per database: everybody who provisions meets in the admin's.
     await admin.query('select pg_advisory_lock(hashtextextended($1, 0))', ['cloudphone.provision'])
     const created = await ensureDatabases(admin, Object.keys(layout))
@@ -54,9 +54,7 @@ export async function provision(options: ProvisionOptions): Promise<Record<strin
       await ensureSchemas(retarget(options.adminUrl, { database }), inside)
     }
     if (created.length > 0) options.log.info({ event: 'db.provisioned', databases: created })
-  } finally {
-    await admin.end()
-  }
+  })
   return Object.fromEntries(services.map(({ password: _, ...service }) => [service.schema, service]))
 }
 
@@ -139,8 +137,7 @@ async function ensureRoles(admin: pg.Client, services: readonly PlannedService[]
 }
 
 async function ensureSchemas(url: DatabaseTarget, services: readonly PlannedService[]): Promise<void> {
-  const client = await connect(url)
-  try {
+  await withClient(url, 'cloudphone provision', async (client) => {
     const { database } = describeTarget(url)
     const quotedDatabase = client.escapeIdentifier(database)
     const { rows } = await client.query<{ schema: string }>('select nspname as schema from pg_namespace')
@@ -161,13 +158,5 @@ async function ensureSchemas(url: DatabaseTarget, services: readonly PlannedServ
     }
     // One simple query is one transaction: a crash leaves all of it or nothing.
     await client.query(statements.join(';'))
-  } finally {
-    await client.end()
-  }
-}
-
-async function connect(url: DatabaseTarget): Promise<pg.Client> {
-  const client = new pg.Client(clientConfig(url, 'cloudphone provision'))
-  await client.connect()
-  return client
+  })
 }

@@ -1,19 +1,13 @@
+import { withClient } from '@cloudphone/db/client'
 import { APP_NOW_MIGRATIONS } from '@cloudphone/db/migrate'
-import { clientConfig } from '@cloudphone/db/target'
-import pg from 'pg'
+import type pg from 'pg'
 import { expect, test } from 'vitest'
 import { createTestDatabase, type TestDatabase, testClock } from './postgres.ts'
 
 const options = { migrations: [APP_NOW_MIGRATIONS], schema: 'room' }
 
 async function query<Row extends pg.QueryResultRow>(database: TestDatabase, sql: string): Promise<Row[]> {
-  const client = new pg.Client(clientConfig(database.url, 'test'))
-  await client.connect()
-  try {
-    return (await client.query<Row>(sql)).rows
-  } finally {
-    await client.end()
-  }
+  return await withClient(database.url, 'test', async (client) => (await client.query<Row>(sql)).rows)
 }
 
 test('databases are made side by side from one template and share nothing', async () => {

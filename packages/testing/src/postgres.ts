@@ -1,8 +1,9 @@
 import { createHash, randomUUID } from 'node:crypto'
+import { withClient } from '@cloudphone/db/client'
 import { migrate, readMigrations } from '@cloudphone/db/migrate'
-import { clientConfig, type DatabaseTarget, describeTarget, retarget } from '@cloudphone/db/target'
+import { type DatabaseTarget, retarget } from '@cloudphone/db/target'
 import { silentLog } from '@cloudphone/observe/log'
-import pg from 'pg'
+import type pg from 'pg'
 import { type FakeClock, fakeClock } from './fake-clock.ts'
 import { testPostgres } from './postgres-door.ts'
 
@@ -29,7 +30,7 @@ export async function createTestDatabase(options: TestDatabaseOptions): Promise<
   const adminUrl = await testPostgres()
   const template = await ensureTemplate(adminUrl, options)
   const database = `test_${randomUUID().replaceAll('-', '')}`
-  await asAdmin(adminUrl, async (admin) => {
+  await withClient(adminUrl, 'test fixture', async (admin) => {
     await admin.query(`create database ${database} template ${template} strategy file_copy`)
     // Settings of a database are not cloned with it.
     await admin.query(
@@ -38,7 +39,7 @@ export async function createTestDatabase(options: TestDatabaseOptions): Promise<
   })
   let dropping: Promise<void> | undefined
   const drop = (): Promise<void> => {
-    dropping ??= asAdmin(adminUrl, async (admin) => {
+    dropping ??= withClient(adminUrl, 'test fixture', async (admin) => {
       await admin.query(`drop database if exists ${database} with (force)`)
     })
     return dropping
@@ -75,7 +76,7 @@ export function testClock(databases: TestDatabase | readonly TestDatabase[]): Te
 }
 
 async function moveDatabase({ url, schema }: TestDatabase, ms: number): Promise<void> {
-  await asAdmin(url, async (client) => {
+  await withClient(url, 'test fixture', async (client) => {
     await client.query(
       `update ${client.escapeIdentifier(schema)}.test_clock set "offset" = "offset" + $1 * interval '1 millisecond'`,
       [ms],
@@ -90,7 +91,7 @@ async function ensureTemplate(
   const hash = createHash('sha256').update(schema)
   for (const { name, checksum } of await readMigrations(migrations)) hash.update(`\0${name}\0${checksum}`)
   const template = `template_${hash.digest('hex').slice(0, 16)}`
-  await asAdmin(adminUrl, async (admin) => {
+  await withClient(adminUrl, 'test fixture', async (admin) => {
     if (await isTemplate(admin, template)) return
     await admin.query('select pg_advisory_lock(hashtextextended($1, 0))', [template])
     if (await isTemplate(admin, template)) return
@@ -99,7 +100,7 @@ async function ensureTemplate(
     await admin.query(`create database ${template} strategy file_copy`)
     const url = retarget(adminUrl, { database: template })
     await migrate({ url, schema, directories: migrations, log: silentLog() })
-    await asAdmin(url, (client) => replaceAppNow(client, schema))
+    await withClient(url, 'test fixture', (client) => replaceAppNow(client, schema))
     await admin.query(`alter database ${template} is_template true allow_connections false`)
   })
   return template
@@ -121,17 +122,4 @@ async function replaceAppNow(client: pg.Client, schema: string): Promise<void> {
     create or replace function ${quoted}.app_now() returns timestamptz language sql stable parallel safe
       as 'select now() + "offset" from ${quoted}.test_clock';
   `)
-}
-
-async function asAdmin<Result>(
-  url: DatabaseTarget,
-  work: (client: pg.Client) => Promise<Result>,
-): Promise<Result> {
-  const client = new pg.Client(clientConfig(url, `test ${describeTarget(url).database}`))
-  await client.connect()
-  try {
-    return await work(client)
-  } finally {
-    await client.end()
-  }
 }

@@ -1,0 +1,132 @@
+import { silentLog } from '@cloudphone/observe/log'
+import { createTestDatabase, type TestDatabase } from '@cloudphone/testing/postgres'
+import { sql } from 'kysely'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterCommit, type Database, openDatabase } from './database.ts'
+import { listener, notifier } from './listen.ts'
+import { APP_NOW_MIGRATIONS } from './migrate.ts'
+
+let home: TestDatabase
+let db: Database<object>
+const log = silentLog()
+
+beforeAll(async () => {
+  home = await createTestDatabase({ migrations: [APP_NOW_MIGRATIONS], schema: 'room' })
+  db = openDatabase({ url: home.url, schema: 'room', poolSize: 2, applicationName: 'listen.test', log })
+})
+afterAll(async () => {
+  await db.close()
+  await home.drop()
+})
+
+/** Counts notifications and lets a test wait for the next. */
+function inbox() {
+  const counts = new Map<string, number>()
+  let arrived = Promise.withResolvers<void>()
+  return {
+    onNotify(channel: string) {
+      counts.set(channel, (counts.get(channel) ?? 0) + 1)
+      arrived.resolve()
+      arrived = Promise.withResolvers()
+    },
+    count: (channel: string) => counts.get(channel) ?? 0,
+    async until(condition: () => boolean) {
+      while (!condition()) await arrived.promise
+    },
+  }
+}
+
+const cut = (applicationName: string) =>
+  sql`select pg_terminate_backend(pid) from pg_stat_activity
+    where application_name = ${applicationName} and datname = current_database()`.execute(db.kysely)
+
+test('a commit wakes the listener, once for many hooks; a rollback does not', async () => {
+  const heard = inbox()
+  await using ears = listener({
+    url: db.directUrl,
+    channels: ['work', 'other'],
+    ...heard,
+    applicationName: 'ears',
+    log,
+  })
+  await using bell = notifier({ url: db.directUrl, applicationName: 'bell', log })
+  await ears.listening()
+  // One each, for what may have been missed before.
+  expect([heard.count('work'), heard.count('other')]).toEqual([1, 1])
+
+  await expect(
+    db.transaction(async (tx) => {
+      afterCommit(tx, () => bell.notify('other'))
+      throw new Error('rolled back')
+    }),
+  ).rejects.toThrow('rolled back')
+  await db.transaction(async (tx) => {
+    for (let row = 0; row < 50; row += 1) afterCommit(tx, () => bell.notify('work'))
+  })
+  await bell.drained()
+  bell.notify('end')
+  await heard.until(() => heard.count('work') === 2)
+  expect(heard.count('other')).toBe(1)
+})
+
+test('under a storm of wake-ups, one goes out at once and then one per 5 ms', async () => {
+  const heard = inbox()
+  await using ears = listener({
+    url: db.directUrl,
+    channels: ['storm'],
+    ...heard,
+    applicationName: 'ears',
+    log,
+  })
+  await using bell = notifier({ url: db.directUrl, applicationName: 'bell', log })
+  await ears.listening()
+  const startedMs = performance.now()
+  let asked = 0
+  while (performance.now() - startedMs < 60) {
+    bell.notify('storm')
+    asked += 1
+    await new Promise(setImmediate)
+  }
+  await bell.drained()
+  const lastedMs = performance.now() - startedMs
+  const sent = 1 + Math.floor(lastedMs / 5)
+  await heard.until(() => heard.count('storm') >= 2)
+  expect(asked).toBeGreaterThan(sent)
+  expect(heard.count('storm') - 1).toBeLessThanOrEqual(sent)
+})
+
+test('a listener whose connection is cut listens again, and is told to look', async () => {
+  const heard = inbox()
+  await using ears = listener({
+    url: db.directUrl,
+    channels: ['lost'],
+    ...heard,
+    applicationName: 'cut ears',
+    log,
+  })
+  await ears.listening()
+  expect(heard.count('lost')).toBe(1)
+  await cut('cut ears')
+  await heard.until(() => heard.count('lost') === 2)
+  await ears.listening()
+  await sql`select pg_notify('lost', 'x')`.execute(db.kysely)
+  await heard.until(() => heard.count('lost') === 3)
+})
+
+test('a notifier whose connection is cut sends on the next one', async () => {
+  const heard = inbox()
+  await using ears = listener({
+    url: db.directUrl,
+    channels: ['again'],
+    ...heard,
+    applicationName: 'ears',
+    log,
+  })
+  await using bell = notifier({ url: db.directUrl, applicationName: 'cut bell', log })
+  await ears.listening()
+  bell.notify('again')
+  await heard.until(() => heard.count('again') === 2)
+  await cut('cut bell')
+  bell.notify('again')
+  await heard.until(() => heard.count('again') === 3)
+})
