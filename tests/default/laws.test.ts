@@ -1,4 +1,5 @@
-import { cp, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -93,3 +94,23 @@ describe('clocks', () => {
     expect(await clockTrespasses(PROJECT)).toStrictEqual([])
   })
 })
+
+describe('features', () => {
+  test('a row that works names a test that exists, and a row for later claims none', async () => {
+    const table = await readFile(join(PROJECT, 'docs/features.md'), 'utf8')
+    const rows = [...table.matchAll(/^\| ([SFN]\d+) \|.*\| (\S*) \| ?(.*?) ?\|$/gm)]
+    const wrong: string[] = []
+    for (const [, id = '', state, proof = ''] of rows) {
+      const tests = [...proof.matchAll(/`([^`]+\.test\.ts)`/g)].map(([, path = '']) => path)
+      const missing = tests.filter((path) => !existsSync(join(PROJECT, path)))
+      const holds =
+        state === 'works' ? tests.length > 0 && missing.length === 0 : state === 'later' && proof === ''
+      if (!holds) wrong.push(`${id}: ${state}, ${proof === '' ? 'no test named' : proof}`)
+    }
+    expect(wrong).toStrictEqual([])
+    expect(rows.map(([, id]) => id)).toStrictEqual([...ids('S', 31), ...ids('F', 16), ...ids('N', 14)])
+  })
+})
+
+const ids = (letter: string, last: number): string[] =>
+  Array.from({ length: last }, (_, index) => `${letter}${index + 1}`)
