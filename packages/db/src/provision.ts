@@ -45,14 +45,16 @@ export async function provision(options: ProvisionOptions): Promise<Record<strin
   await withClient(options.adminUrl, 'cloudphone provision', async (admin) => {
     // Advisory locks count per database: everybody who provisions meets in the admin's.
     await admin.query('select pg_advisory_lock(hashtextextended($1, 0))', ['cloudphone.provision'])
-    const created = await ensureDatabases(admin, Object.keys(layout))
+    const created = await ensureDatabases(admin, options.adminUrl, Object.keys(layout))
     await ensureRoles(admin, services)
-    for (const [database, schemas] of Object.entries(layout)) {
-      const inside = services.filter(
-        (service) => service.database === database && schemas.includes(service.schema),
-      )
-      await ensureSchemas(retarget(options.adminUrl, { database }), inside)
-    }
+    await Promise.all(
+      Object.keys(layout).map((database) =>
+        ensureSchemas(
+          retarget(options.adminUrl, { database }),
+          services.filter((service) => service.database === database),
+        ),
+      ),
+    )
     if (created.length > 0) options.log.info({ event: 'db.provisioned', databases: created })
   })
   return Object.fromEntries(services.map(({ password: _, ...service }) => [service.schema, service]))
@@ -100,19 +102,30 @@ function planOf(
   return services
 }
 
-async function ensureDatabases(admin: pg.Client, names: readonly string[]): Promise<string[]> {
+async function ensureDatabases(
+  admin: pg.Client,
+  adminUrl: DatabaseTarget,
+  names: readonly string[],
+): Promise<string[]> {
   const { rows } = await admin.query<{ name: string }>(
     'select datname as name from pg_database where datname = any($1)',
     [names],
   )
   const missing = names.filter((name) => !rows.some((row) => row.name === name))
-  for (const name of missing) await admin.query(`create database ${admin.escapeIdentifier(name)}`)
+  // Each writes some 300 files; side by side, three take half as long as one after the other.
+  await Promise.all(
+    missing.map((name) =>
+      withClient(adminUrl, 'cloudphone provision', (client) =>
+        client.query(`create database ${client.escapeIdentifier(name)}`),
+      ),
+    ),
+  )
   return missing
 }
 
 async function ensureRoles(admin: pg.Client, services: readonly PlannedService[]): Promise<void> {
-  const { rows } = await admin.query<{ name: string; mark: string | null; member: boolean }>(
-    `select rolname as name, shobj_description(oid, 'pg_authid') as mark, pg_has_role(oid, 'member') as member
+  const { rows } = await admin.query<{ name: string; mark: string | null; usable: boolean }>(
+    `select rolname as name, shobj_description(oid, 'pg_authid') as mark, pg_has_role(oid, 'usage') as usable
      from pg_roles where rolname = any($1)`,
     [services.map(({ role }) => role)],
   )
@@ -127,10 +140,10 @@ async function ensureRoles(admin: pg.Client, services: readonly PlannedService[]
       )
       await admin.query(`comment on role ${quoted} is ${admin.escapeLiteral(mark)}`)
     }
-    // An administrator who is no superuser may give a schema only to a role it is a member of.
-    if (found?.member !== true) {
+    // An administrator who is no superuser may give a schema only to a role whose rights it has.
+    if (found?.usable !== true) {
       await admin.query(
-        `do $$ begin if not pg_has_role('${role}', 'member') then grant ${quoted} to current_user; end if; end $$`,
+        `do $$ begin if not pg_has_role('${role}', 'usage') then grant ${quoted} to current_user; end if; end $$`,
       )
     }
   }

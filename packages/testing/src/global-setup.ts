@@ -1,4 +1,4 @@
-import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readdir, readFile, rm, statfs } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,6 +8,9 @@ import { silentLog } from '@cloudphone/observe/log'
 import { DOOR_VARIABLE } from './postgres-door.ts'
 
 const PREFIX = 'cloudphone-test-'
+// Making a database writes some 300 files: 18 ms in memory, over 200 ms on the disk of a busy machine.
+const MEMORY = '/dev/shm'
+const MEMORY_NEEDED_BYTES = 2 * 1024 ** 3
 
 /**
  * vitest's global set-up: one PostgreSQL for the whole run, in a temporary folder. It starts when the first
@@ -16,7 +19,7 @@ const PREFIX = 'cloudphone-test-'
  */
 export async function setup(): Promise<() => Promise<void>> {
   await removeAbandoned()
-  const folder = await mkdtemp(join(tmpdir(), PREFIX))
+  const folder = await mkdtemp(join(await fastestFolder(), PREFIX))
   // The account that PostgreSQL runs as under root has to pass.
   await chmod(folder, 0o711)
   let starting: ReturnType<typeof startEmbeddedPostgres> | undefined
@@ -46,17 +49,30 @@ export async function setup(): Promise<() => Promise<void>> {
 
 /** Ends and removes what crashed runs have left: folders of ours that no live supervisor holds. */
 async function removeAbandoned(): Promise<void> {
-  const names = (await readdir(tmpdir())).filter((name) => name.startsWith(PREFIX))
-  for (const name of names) {
-    const folder = join(tmpdir(), name)
-    const home = join(folder, 'postgres')
-    const lockFile = join(home, 'supervisor.lock')
-    // Without a lock file it never started, or is about to: a run in its first second is left alone.
-    const text = await readFile(lockFile, 'utf8').catch(() => null)
-    if (text === null || (await supervisorOf(lockFile)) !== null) continue
-    await endOrphan(home)
-    await rm(folder, { recursive: true, force: true })
+  for (const base of [MEMORY, tmpdir()]) {
+    const names = await readdir(base).catch(() => [])
+    for (const name of names.filter((one) => one.startsWith(PREFIX)))
+      await removeIfAbandoned(join(base, name))
   }
+}
+
+async function removeIfAbandoned(folder: string): Promise<void> {
+  const home = join(folder, 'postgres')
+  const lockFile = join(home, 'supervisor.lock')
+  // Without a lock file it never started, or is about to: a run in its first second is left alone.
+  const text = await readFile(lockFile, 'utf8').catch(() => null)
+  if (text === null || (await supervisorOf(lockFile)) !== null) return
+  await endOrphan(home)
+  await rm(folder, { recursive: true, force: true })
+}
+
+/** Memory, where there is enough of it; containers often have 64 MiB there. */
+async function fastestFolder(): Promise<string> {
+  const roomy = await statfs(MEMORY).then(
+    ({ bavail, bsize }) => bavail * bsize >= MEMORY_NEEDED_BYTES,
+    () => false,
+  )
+  return roomy ? MEMORY : tmpdir()
 }
 
 function listen(door: Server, path: string): Promise<void> {
