@@ -82,9 +82,29 @@ export const common = defineProblems({
   service_unavailable: [503, 'The {service} service does not answer now; try again.'],
 })
 
+/**
+ * The kernel's errors know their status and code too, without knowing this class. Anything else is internal: its text
+ * stays in our log.
+ */
+function asProblem(error: unknown): ProblemError {
+  if (error instanceof ProblemError) return error
+  if (!(error instanceof Error)) return common.internal_error()
+  const {
+    status,
+    code,
+    name: _name,
+    retryable: _retryable,
+    ...members
+  } = error as Error & Record<string, unknown>
+  if (typeof status !== 'number' || status < 400 || status > 599 || typeof code !== 'string') {
+    return common.internal_error()
+  }
+  return new ProblemError({ status, code, detail: error.message, members })
+}
+
 /** The document of an error (RFC 9457). Anything that is not a ProblemError says nothing about our inside. */
 export function renderProblem(error: unknown, requestId: string): { status: number; document: Problem } {
-  const problem = error instanceof ProblemError ? error : common.internal_error()
+  const problem = asProblem(error)
   return {
     status: problem.status,
     document: {

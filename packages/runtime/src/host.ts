@@ -1,0 +1,158 @@
+import type { BlobStore } from '@cloudphone/blobs/blob-store'
+import type { Bus } from '@cloudphone/bus/bus'
+import { Jwks } from '@cloudphone/contracts/api/users-api'
+import { type Ids, systemIds } from '@cloudphone/contracts/id'
+import { services } from '@cloudphone/contracts/services'
+import { type Clock, systemClock } from '@cloudphone/observe/clock'
+import type { CrashPoints } from '@cloudphone/observe/crash-point'
+import type { Logger } from '@cloudphone/observe/log'
+import { openMetrics } from '@cloudphone/observe/metrics'
+import type { Registry } from '@cloudphone/registry/registry'
+import type { FastifyInstance } from 'fastify'
+import { ClosingStack } from './closing.ts'
+import { type Env, readSettings } from './config.ts'
+import { type Binding, openHttpServer } from './http-server.ts'
+import { openKernel } from './kernel.ts'
+import type { AnyService, BaseContext, ServiceParts } from './service.ts'
+import { openServiceClient } from './service-client.ts'
+import { openServiceTokens, openTokenVerifier } from './tokens.ts'
+
+/** What stands behind the ports; made by the server or by a test. */
+export interface Platform {
+  readonly env: Env
+  readonly log: Logger
+  readonly registry: Registry
+  readonly bus: Bus
+  readonly blobs: BlobStore
+  readonly crash: CrashPoints
+  readonly serviceSecret: string
+  /** Where each service's schema lies. */
+  readonly databases: Readonly<Record<string, { url: string; directUrl?: string; schema: string }>>
+  readonly poolSize: number
+  readonly host: string
+  readonly portBase: number
+  readonly clock?: Clock
+  readonly ids?: Ids
+}
+
+/** A service that runs. */
+export interface RunningService {
+  readonly name: string
+  readonly address: string
+  /** Tests and the drain: resolves when nothing that this service has begun is left to do now. */
+  drain(): Promise<void>
+  /** Leaves rotation, finishes what is in hand, stops. Idempotent. */
+  close(): Promise<void>
+}
+
+const uploadLimitBytes = 2 * 1024 ** 3
+
+/** The port of an instance: base + offset, and 100 further for each instance more. 0 as base picks free ports (tests). */
+export function portOf(service: AnyService, portBase: number, instance: number): number {
+  return portBase === 0 ? 0 : portBase + services[service.name].portOffset + 100 * instance
+}
+
+/**
+ * Starts one instance of a service: schema, kernel, HTTP, then the registry. When a part fails, what was opened is closed
+ * again and the error is thrown.
+ */
+export async function startService(
+  service: AnyService,
+  platform: Platform,
+  instance = 0,
+): Promise<RunningService> {
+  const log = platform.log.child({ service: service.name, instance })
+  const closing = new ClosingStack(log)
+  try {
+    return await start(service, platform, instance, log, closing)
+  } catch (error) {
+    await closing
+      .close()
+      .catch((failure: unknown) => log.error({ event: 'service.close_failed', err: failure }))
+    throw error
+  }
+}
+
+async function start(
+  service: AnyService,
+  platform: Platform,
+  instance: number,
+  log: Logger,
+  closing: ClosingStack,
+): Promise<RunningService> {
+  const base = baseContext(service, platform, instance, log, closing)
+  const kernel = service.migrations === undefined ? undefined : await openKernel(service, platform, base)
+  const parts = await (service.start as (context: unknown) => Promise<ServiceParts>)(
+    kernel === undefined ? base : { ...base, ...kernel.context },
+  )
+  await kernel?.begin(parts)
+  const bindings: Binding[] = [...parts.routes, ...(kernel?.routes(parts) ?? [])]
+  const app = await openHttpServer(
+    {
+      service: service.name,
+      log,
+      metrics: base.metrics,
+      tokens: base.tokens,
+      serviceTokens: base.serviceTokens,
+      idempotency: kernel?.idempotency,
+      ready: async () => (await kernel?.ready()) ?? true,
+      uploadLimitBytes,
+    },
+    bindings,
+  )
+  closing.add('http', app)
+  await parts.extend?.(app)
+  const address = await listen(app, platform, portOf(service, platform.portBase, instance))
+  await platform.registry.register(service.name, address)
+  closing.defer('registry', () => platform.registry.deregister(service.name, address))
+  await parts.onReady?.()
+  log.info({ event: 'service.started', address })
+  return {
+    name: service.name,
+    address,
+    drain: async () => kernel?.drain(),
+    close: async () => {
+      await closing.close()
+      log.info({ event: 'service.stopped' })
+    },
+  }
+}
+
+function baseContext(
+  service: AnyService,
+  platform: Platform,
+  instance: number,
+  log: Logger,
+  closing: ClosingStack,
+): BaseContext<unknown> {
+  const clock = platform.clock ?? systemClock
+  const now = () => clock.now()
+  const serviceTokens = openServiceTokens({ secret: platform.serviceSecret, now })
+  const client = closing.add(
+    'client',
+    openServiceClient({ self: service.name, registry: platform.registry, serviceTokens }),
+  )
+  return {
+    name: service.name,
+    instance,
+    settings: readSettings(service.settings, platform.env),
+    registry: platform.registry,
+    client,
+    tokens: openTokenVerifier({ fetchKeys: () => client.call(Jwks), now }),
+    serviceTokens,
+    clock,
+    ids: platform.ids ?? systemIds,
+    log,
+    metrics: openMetrics(service.name),
+    crash: platform.crash,
+    closing,
+  }
+}
+
+async function listen(app: FastifyInstance, platform: Platform, port: number): Promise<string> {
+  await app.listen({ host: platform.host, port })
+  const address = app.server.address()
+  if (address === null || typeof address === 'string') throw new Error('the HTTP server has no address')
+  const host = address.family === 'IPv6' ? `[${address.address}]` : address.address
+  return `http://${host}:${address.port}`
+}

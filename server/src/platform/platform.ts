@@ -1,0 +1,137 @@
+import { createHash } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { openDirectoryStore } from '@cloudphone/blobs/directory-store'
+import { openEmbeddedBus } from '@cloudphone/bus/embedded/embedded-bus'
+import { startEmbeddedPostgres } from '@cloudphone/db/embedded/postgres'
+import { provision } from '@cloudphone/db/provision'
+import { crashPoints } from '@cloudphone/observe/crash-point'
+import type { Logger } from '@cloudphone/observe/log'
+import { staticRegistry } from '@cloudphone/registry/registry'
+import { ClosingStack } from '@cloudphone/runtime/closing'
+import type { Platform } from '@cloudphone/runtime/host'
+import type { Secrets } from '../secrets.ts'
+import type { Settings } from '../settings.ts'
+import { type PhoneHostSupervisor, supervisePhoneHost } from './phone-host.ts'
+
+/** The platform and what the server must do with it at the end. */
+export interface OpenPlatform {
+  readonly platform: Platform
+  /** Undefined where no devices service runs. */
+  readonly phoneHost: PhoneHostSupervisor | undefined
+  /** Lines that the user should read at the start. */
+  readonly notes: readonly string[]
+  /** Closes bus, blobs and registry, then the database. The phone host is ended or left before. */
+  close(): Promise<void>
+}
+
+const projectDirectory = fileURLToPath(new URL('../../../', import.meta.url))
+
+/** Opens what stands behind the ports: the only place that knows the products. */
+export async function openPlatform(settings: Settings, secrets: Secrets, log: Logger): Promise<OpenPlatform> {
+  const closing = new ClosingStack(log)
+  try {
+    return await open(settings, secrets, log, closing)
+  } catch (error) {
+    await closing
+      .close()
+      .catch((failure: unknown) => log.error({ event: 'platform.close_failed', err: failure }))
+    throw error
+  }
+}
+
+async function open(
+  settings: Settings,
+  secrets: Secrets,
+  log: Logger,
+  closing: ClosingStack,
+): Promise<OpenPlatform> {
+  const notes: string[] = []
+  // The database first: its lock tells whether another platform runs on this data directory.
+  const database = await openDatabases(settings, log, closing, notes)
+  const phoneHost = settings.services.includes('devices') ? await openPhones(settings, log) : undefined
+  if (phoneHost !== undefined) closing.defer('phone host', () => phoneHost.leave())
+  const blobs = await openDirectoryStore(join(settings.dataDir, 'blobs'))
+  closing.add('blobs', blobs)
+  const bus = closing.add(
+    'bus',
+    await openEmbeddedBus({ url: database.bus.url, schema: database.bus.schema, log }),
+  )
+  await bus.declare()
+  const registry = closing.add('registry', staticRegistry())
+  return {
+    phoneHost,
+    notes,
+    close: () => closing.close(),
+    platform: {
+      env: {
+        ...settings.env,
+        CLOUDPHONE_ADMIN_EMAIL: secrets.admin.email,
+        CLOUDPHONE_ADMIN_PASSWORD: secrets.admin.password,
+        ...(phoneHost !== undefined && { DEVICES_PHONE_HOST_SOCKET: phoneHost.socketPath }),
+      },
+      log,
+      registry,
+      bus,
+      blobs,
+      crash: crashPoints(settings.crashPoints),
+      serviceSecret: secrets.serviceSecret,
+      databases: database.services,
+      poolSize: settings.database.poolSize,
+      host: settings.host,
+      portBase: settings.portBase,
+    },
+  }
+}
+
+interface Databases {
+  readonly bus: { url: string; schema: string }
+  readonly services: Platform['databases']
+}
+
+/** The embedded server, or the one that DATABASE_URL names; provisioned either way. */
+async function openDatabases(
+  settings: Settings,
+  log: Logger,
+  closing: ClosingStack,
+  notes: string[],
+): Promise<Databases> {
+  const { url, directUrl } = settings.database
+  const adminUrl = url ?? (await openEmbedded(settings, log, closing, notes))
+  const schemas = await provision({ adminUrl: directUrl ?? adminUrl, log })
+  const bus = schemas.bus
+  if (bus === undefined) throw new Error('the bus has no schema')
+  return { bus, services: schemas }
+}
+
+async function openEmbedded(
+  settings: Settings,
+  log: Logger,
+  closing: ClosingStack,
+  notes: string[],
+): Promise<string> {
+  const postgres = await startEmbeddedPostgres({
+    dataDir: settings.dataDir,
+    projectDir: projectDirectory,
+    log,
+  })
+  closing.defer('postgres', () => postgres.stop())
+  if (postgres.note !== undefined) notes.push(postgres.note)
+  return postgres.adminUrl
+}
+
+// A unix socket's path must fit into 108 bytes with its end (unix(7)).
+const longestSocketPath = 100
+
+async function openPhones(settings: Settings, log: Logger): Promise<PhoneHostSupervisor> {
+  const directory = join(settings.dataDir, 'phones')
+  let socketPath = join(directory, 'run', 'host.sock')
+  if (Buffer.byteLength(socketPath) > longestSocketPath) {
+    const name = createHash('sha256').update(directory).digest('hex').slice(0, 16)
+    socketPath = join(tmpdir(), `cloudphone-${name}`, 'host.sock')
+  }
+  await mkdir(directory, { recursive: true, mode: 0o700 })
+  return supervisePhoneHost({ directory, socketPath, log })
+}

@@ -1,0 +1,73 @@
+import { StopForShutdown } from '@cloudphone/contracts/api/devices-api'
+import type { Logger } from '@cloudphone/observe/log'
+import { ClosingStack } from '@cloudphone/runtime/closing'
+import { type RunningService, startService } from '@cloudphone/runtime/host'
+import { openServiceClient } from '@cloudphone/runtime/service-client'
+import { openServiceTokens } from '@cloudphone/runtime/tokens'
+import { type OpenPlatform, openPlatform } from './platform/platform.ts'
+import { checkPorts } from './ports.ts'
+import { selected } from './roster.ts'
+import { readSecrets, type Secrets } from './secrets.ts'
+import type { Settings } from './settings.ts'
+
+/** A platform that runs. */
+export interface RunningServer {
+  readonly services: readonly RunningService[]
+  readonly secrets: Secrets
+  readonly notes: readonly string[]
+  /** `stop`: phones are stopped and come back at the next start. `keep`: the phone host goes on without us. */
+  shutDown(phones: 'stop' | 'keep'): Promise<void>
+}
+
+/** Starts the platform and the selected services; when one fails, everything is closed again and its error thrown. */
+export async function startServer(settings: Settings, log: Logger): Promise<RunningServer> {
+  const roster = selected(settings.services)
+  await checkPorts(roster, settings.host, settings.portBase)
+  const secrets = await readSecrets(settings)
+  const opened = await openPlatform(settings, secrets, log)
+  const running = new ClosingStack(log)
+  const services: RunningService[] = []
+  try {
+    for (const definition of roster) {
+      services.push(running.add(definition.name, await startService(definition, opened.platform)))
+    }
+  } catch (error) {
+    await closeAll(running, opened, 'keep', log)
+    throw error
+  }
+  return {
+    services,
+    secrets,
+    notes: opened.notes,
+    shutDown: async (phones) => {
+      if (phones === 'stop' && opened.phoneHost !== undefined) await stopPhones(opened, log)
+      await closeAll(running, opened, phones, log)
+    },
+  }
+}
+
+async function closeAll(
+  running: ClosingStack,
+  opened: OpenPlatform,
+  phones: 'stop' | 'keep',
+  log: Logger,
+): Promise<void> {
+  await running.close().catch((error: unknown) => log.error({ event: 'server.drain_failed', err: error }))
+  if (phones === 'stop') await opened.phoneHost?.stop()
+  else await opened.phoneHost?.leave()
+  await opened.close()
+}
+
+/** While everything still works: phones are stopped in good order, metering closed, and marked to come back. */
+async function stopPhones({ platform }: OpenPlatform, log: Logger): Promise<void> {
+  const serviceTokens = openServiceTokens({ secret: platform.serviceSecret, now: () => new Date() })
+  const client = openServiceClient({ self: 'gateway', registry: platform.registry, serviceTokens })
+  try {
+    const { stopped } = await client.call(StopForShutdown, { timeoutMs: 60_000 })
+    log.info({ event: 'server.phones_stopped', count: stopped })
+  } catch (error) {
+    log.error({ event: 'server.phones_not_stopped', err: error })
+  } finally {
+    await client.close()
+  }
+}

@@ -1,0 +1,82 @@
+import { homedir } from 'node:os'
+import { isAbsolute, join, resolve } from 'node:path'
+import { ServiceName } from '@cloudphone/contracts/services'
+import { type Env, readSettings } from '@cloudphone/runtime/config'
+import { z } from 'zod'
+
+const port = z.coerce.number().int().min(1).max(65_400)
+
+/** What the server itself reads; each service reads its own settings besides. Flags win over the environment. */
+const ServerSettings = z.object({
+  CLOUDPHONE_DATA_DIR: z.string().default('.cloudphone'),
+  CLOUDPHONE_PORT_BASE: port.default(30_000),
+  CLOUDPHONE_HOST: z.union([z.ipv4(), z.ipv6(), z.literal('localhost')]).default('127.0.0.1'),
+  CLOUDPHONE_SERVICES: z
+    .string()
+    .default('all')
+    .transform((value, context) => {
+      if (value === 'all') return ServiceName.options
+      const names = value.split(',').map((name) => name.trim())
+      const unknown = names.find((name) => !ServiceName.safeParse(name).success)
+      if (unknown === undefined) return names as ServiceName[]
+      context.addIssue(`there is no service '${unknown}'; there are ${ServiceName.options.join(', ')}`)
+      return z.NEVER
+    }),
+  CLOUDPHONE_LOG_LEVEL: z
+    .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
+    .default('warn'),
+  CLOUDPHONE_LOG_FORMAT: z.enum(['pretty', 'json']).optional(),
+  CLOUDPHONE_ADMIN_EMAIL: z.email().optional(),
+  CLOUDPHONE_ADMIN_PASSWORD: z.string().min(12).optional(),
+  CLOUDPHONE_SERVICE_SECRET: z.string().min(32).optional(),
+  CLOUDPHONE_CRASH_POINTS: z.string().optional(),
+  DATABASE_URL: z.string().optional(),
+  DATABASE_DIRECT_URL: z.string().optional(),
+  DATABASE_POOL_SIZE: z.coerce.number().int().min(2).max(200).default(5),
+})
+
+export interface Settings {
+  readonly dataDir: string
+  readonly portBase: number
+  readonly host: string
+  readonly services: readonly ServiceName[]
+  readonly log: { level: z.infer<typeof ServerSettings>['CLOUDPHONE_LOG_LEVEL']; format: 'pretty' | 'json' }
+  readonly admin: { email: string | undefined; password: string | undefined }
+  readonly serviceSecret: string | undefined
+  readonly crashPoints: string | undefined
+  readonly database: { url: string | undefined; directUrl: string | undefined; poolSize: number }
+  /** Handed on to each service, which picks its own. */
+  readonly env: Env
+}
+
+/**
+ * Reads the server's settings.
+ * @throws SettingError with one line that names the setting, what it was and what is allowed.
+ */
+export function readServerSettings(env: Env, cwd: string): Settings {
+  const read = readSettings(ServerSettings, env)
+  return {
+    dataDir: absolute(read.CLOUDPHONE_DATA_DIR, cwd),
+    portBase: read.CLOUDPHONE_PORT_BASE,
+    host: read.CLOUDPHONE_HOST,
+    services: read.CLOUDPHONE_SERVICES,
+    log: {
+      level: read.CLOUDPHONE_LOG_LEVEL,
+      format: read.CLOUDPHONE_LOG_FORMAT ?? (process.stderr.isTTY ? 'pretty' : 'json'),
+    },
+    admin: { email: read.CLOUDPHONE_ADMIN_EMAIL, password: read.CLOUDPHONE_ADMIN_PASSWORD },
+    serviceSecret: read.CLOUDPHONE_SERVICE_SECRET,
+    crashPoints: read.CLOUDPHONE_CRASH_POINTS,
+    database: {
+      url: read.DATABASE_URL,
+      directUrl: read.DATABASE_DIRECT_URL,
+      poolSize: read.DATABASE_POOL_SIZE,
+    },
+    env,
+  }
+}
+
+function absolute(path: string, cwd: string): string {
+  if (path.startsWith('~/')) return join(homedir(), path.slice(2))
+  return isAbsolute(path) ? path : resolve(cwd, path)
+}

@@ -1,0 +1,115 @@
+import { openLog } from '@cloudphone/observe/log'
+import { Command } from 'commander'
+import { announce, withdraw } from './lock.ts'
+import type { RunningServer } from './run.ts'
+import { readServerSettings, type Settings } from './settings.ts'
+
+interface Flags {
+  services?: string
+  dataDir?: string
+  portBase?: string
+  host?: string
+  logLevel?: string
+}
+
+const settingsHelp = `
+Settings by environment (flags win):
+  CLOUDPHONE_DATA_DIR        where everything is kept (default .cloudphone)
+  CLOUDPHONE_PORT_BASE       port of the gateway; the services follow on the next ones (default 30000)
+  CLOUDPHONE_HOST            address to listen on (default 127.0.0.1)
+  CLOUDPHONE_SERVICES        all, or names with commas between them (default all)
+  CLOUDPHONE_ADMIN_EMAIL     the first account (default admin@cloudphone.local)
+  CLOUDPHONE_ADMIN_PASSWORD  its password, 12 characters at least (default: made up once, in credentials.json)
+  CLOUDPHONE_LOG_LEVEL       fatal, error, warn, info, debug, trace or silent (default warn)
+  CLOUDPHONE_LOG_FORMAT      pretty or json (default: pretty on a terminal)
+  DATABASE_URL               a PostgreSQL server, 15 or newer, instead of the embedded one
+  DEVICES_*, USERS_*, ...    settings of single services: see docs/operations.md`
+
+/** `cloudphone start`: runs the platform until Ctrl-C. */
+export function startCommand(): Command {
+  return new Command('start')
+    .description('run the platform on this machine until Ctrl-C')
+    .option('--services <names>', 'which services: all, or names with commas between them')
+    .option('--data-dir <path>', 'where to keep everything')
+    .option('--port-base <port>', 'port of the gateway; the services follow on the next ones')
+    .option('--host <address>', 'address to listen on')
+    .option('--log-level <level>', 'how much to log to standard error')
+    .addHelpText('after', settingsHelp)
+    .action(async (flags: Flags) => {
+      process.exitCode = await start(flags)
+    })
+}
+
+/** Runs until a signal ends it; answers the exit code. Every failure to start is one line. */
+async function start(flags: Flags): Promise<number> {
+  let settings: Settings
+  let server: RunningServer
+  try {
+    settings = readServerSettings({ ...process.env, ...fromFlags(flags) }, process.cwd())
+    const { startServer } = await import('./run.ts')
+    server = await startServer(settings, openLog(settings.log))
+  } catch (error) {
+    process.stderr.write(`cloudphone: ${error instanceof Error ? error.message : String(error)}\n`)
+    if (process.env.CLOUDPHONE_LOG_LEVEL === 'debug' && error instanceof Error)
+      process.stderr.write(`${error.stack}\n`)
+    return 1
+  }
+  const url = urlOf(server, settings)
+  await announce(settings.dataDir, { pid: process.pid, url })
+  greet(server, settings, url)
+  const signal = await firstSignal()
+  process.stdout.write(
+    signal === 'SIGINT' ? 'Stopping phones and services ...\n' : 'Stopping services; phones stay ...\n',
+  )
+  await server.shutDown(signal === 'SIGINT' ? 'stop' : 'keep')
+  await withdraw(settings.dataDir)
+  process.stdout.write('Stopped.\n')
+  return 0
+}
+
+function fromFlags(flags: Flags): Record<string, string> {
+  const named = {
+    CLOUDPHONE_SERVICES: flags.services,
+    CLOUDPHONE_DATA_DIR: flags.dataDir,
+    CLOUDPHONE_PORT_BASE: flags.portBase,
+    CLOUDPHONE_HOST: flags.host,
+    CLOUDPHONE_LOG_LEVEL: flags.logLevel,
+  }
+  return Object.fromEntries(
+    Object.entries(named).filter((entry): entry is [string, string] => entry[1] !== undefined),
+  )
+}
+
+function urlOf(server: RunningServer, settings: Settings): string {
+  const gateway = server.services.find((service) => service.name === 'gateway') ?? server.services[0]
+  return gateway?.address ?? `http://${settings.host}:${settings.portBase}`
+}
+
+function greet(server: RunningServer, settings: Settings, url: string): void {
+  const { admin, adminIsNew } = server.secrets
+  const lines = [
+    `Cloudphone is ready at ${url}`,
+    adminIsNew
+      ? `  admin     ${admin.email}  password ${admin.password}  (shown this once; kept in ${settings.dataDir}/credentials.json)`
+      : `  admin     ${admin.email}  (password in ${settings.dataDir}/credentials.json, or as you set it)`,
+    `  API       ${url}/api/docs`,
+    ...server.notes.map((note) => `  note      ${note}`),
+    '  try       npx cloudphone demo',
+    '  stop      Ctrl-C',
+  ]
+  process.stdout.write(`${lines.join('\n')}\n`)
+}
+
+/** A second Ctrl-C while draining ends the process at once: what it leaves is found at the next start. */
+function firstSignal(): Promise<'SIGINT' | 'SIGTERM'> {
+  return new Promise((resolve) => {
+    for (const name of ['SIGINT', 'SIGTERM'] as const) {
+      let seen = 0
+      process.on(name, () => {
+        seen += 1
+        if (seen > 1) process.exit(130)
+        resolve(name)
+      })
+    }
+  })
+}
