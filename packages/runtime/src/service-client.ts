@@ -1,19 +1,14 @@
-import type { BodyOf, ParamsOf, QueryOf, ResultOf, Route } from '@cloudphone/contracts/route'
-import { Problem } from '@cloudphone/contracts/route'
+import { type CallInput as ContractInput, pathOf, readAnswer } from '@cloudphone/contracts/request'
+import { Problem, type ResultOf, type Route } from '@cloudphone/contracts/route'
 import { type ServiceName, services } from '@cloudphone/contracts/services'
 import { currentTraceparent } from '@cloudphone/observe/trace'
 import type { Registry } from '@cloudphone/registry/registry'
 import { Agent, type Dispatcher } from 'undici'
-import type { z } from 'zod'
 import { common, ProblemError } from './problem.ts'
 import type { ServiceTokens } from './tokens.ts'
 
-/** The parts of a request; those that the route does not have may be left out. */
-export interface CallInput<R extends Route> {
-  readonly params?: ParamsOf<R>
-  readonly query?: Partial<z.input<R['query']>>
-  readonly body?: z.input<R['body']> | BodyOf<R> | QueryOf<R>
-  readonly signal?: AbortSignal
+/** A call of another service. */
+export interface CallInput<R extends Route> extends ContractInput<R> {
   /** Default 10,000 ms. */
   readonly timeoutMs?: number
 }
@@ -76,7 +71,7 @@ export function openServiceClient(options: {
         .text()
         .catch((error: unknown) => Promise.reject(unavailable(route.service, error)))
       if (response.statusCode >= 400) throw problemOf(route.service, response.statusCode, text)
-      return resultOf(route, text)
+      return readAnswer(route, safeJson(text)) as ResultOf<typeof route>
     },
     stream: async (route, input = {}) => {
       const response = await send(route, input)
@@ -86,18 +81,6 @@ export function openServiceClient(options: {
     },
     close: () => agent.close(),
   }
-}
-
-/** The path and query of a call. */
-export function pathOf<R extends Route>(route: R, input: Pick<CallInput<R>, 'params' | 'query'>): string {
-  const params = (input.params ?? {}) as Record<string, string>
-  const path = route.path.replaceAll(/:(\w+)/g, (_whole, name: string) =>
-    encodeURIComponent(params[name] ?? ''),
-  )
-  const query = new URLSearchParams()
-  for (const [name, value] of Object.entries(input.query ?? {}))
-    if (value !== undefined) query.set(name, String(value))
-  return query.size === 0 ? path : `${path}?${query}`
 }
 
 function unavailable(service: ServiceName, cause: unknown): ProblemError {
@@ -119,21 +102,6 @@ function problemOf(service: ServiceName, status: number, text: string): ProblemE
     ...members
   } = parsed.data
   return new ProblemError({ status, code, detail, members, ...(errors !== undefined && { errors }) })
-}
-
-function resultOf<R extends Route>(route: R, text: string): ResultOf<R> {
-  if (route.answer.kind === 'none') return undefined as ResultOf<R>
-  const envelope = safeJson(text) as { data?: unknown; page?: { nextCursor: string | null } } | undefined
-  if (route.answer.kind === 'list') {
-    const items = (envelope?.data ?? []) as unknown[]
-    const { schema } = route.answer
-    return {
-      items: items.map((one) => schema.parse(one)),
-      nextCursor: envelope?.page?.nextCursor ?? null,
-    } as ResultOf<R>
-  }
-  if (route.answer.kind === 'item') return route.answer.schema.parse(envelope?.data) as ResultOf<R>
-  throw new Error(`route ${route.name} answers bytes: use stream()`)
 }
 
 function safeJson(text: string): unknown {
