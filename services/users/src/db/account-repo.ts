@@ -1,0 +1,102 @@
+import type { Role } from '@cloudphone/contracts/access'
+import type { TenantId, UserId } from '@cloudphone/contracts/id'
+import { type Kysely, type Selectable, sql } from 'kysely'
+import type { Account } from '../domain/account.ts'
+import type { UsersSchema } from './schema.ts'
+
+type UserRow = Selectable<UsersSchema['users']>
+
+const shown = ['id', 'tenant_id', 'email', 'name', 'role', 'status', 'created_at'] as const
+
+function accountOf(row: Pick<UserRow, (typeof shown)[number]>): Account {
+  return {
+    id: row.id,
+    tenantId: row.tenant_id,
+    email: row.email,
+    name: row.name,
+    role: row.role,
+    status: row.status,
+    createdAt: row.created_at,
+  }
+}
+
+/** Makes a tenant unless its slug is taken; returns the id of the one that is there afterwards. */
+export async function ensureTenant(
+  db: Kysely<UsersSchema>,
+  tenant: { id: TenantId; slug: string; name: string },
+): Promise<TenantId> {
+  await db
+    .insertInto('tenants')
+    .values(tenant)
+    .onConflict((conflict) => conflict.constraint('tenants_slug_key').doNothing())
+    .execute()
+  const kept = await db
+    .selectFrom('tenants')
+    .select('id')
+    .where('slug', '=', tenant.slug)
+    .executeTakeFirstOrThrow()
+  return kept.id
+}
+
+/** Inserts an account at version 1, and its row of quotas; undefined when the e-mail is taken. */
+export async function insertAccount(
+  tx: Kysely<UsersSchema>,
+  user: {
+    id: UserId
+    tenantId: TenantId
+    email: string
+    name: string
+    role: Role
+    passwordHash: string
+  },
+): Promise<{ account: Account; version: number } | undefined> {
+  const row = await tx
+    .insertInto('users')
+    .values({
+      id: user.id,
+      tenant_id: user.tenantId,
+      email: user.email,
+      name: user.name,
+      role: user.role,
+      password_hash: user.passwordHash,
+    })
+    .onConflict((conflict) => conflict.constraint('users_email_key').doNothing())
+    .returning([...shown, 'version'])
+    .executeTakeFirst()
+  if (row === undefined) return undefined
+  await tx.insertInto('quotas').values({ user_id: user.id }).execute()
+  return { account: accountOf(row), version: row.version }
+}
+
+export async function findAccount(db: Kysely<UsersSchema>, id: UserId): Promise<Account | undefined> {
+  const row = await db.selectFrom('users').select(shown).where('id', '=', id).executeTakeFirst()
+  return row && accountOf(row)
+}
+
+/** An account with what its password is checked against. */
+export async function findCredentials(
+  db: Kysely<UsersSchema>,
+  email: string,
+): Promise<{ account: Account; passwordHash: string } | undefined> {
+  const row = await db
+    .selectFrom('users')
+    .select([...shown, 'password_hash'])
+    .where('email', '=', email)
+    .executeTakeFirst()
+  return row && { account: accountOf(row), passwordHash: row.password_hash }
+}
+
+/** A tenant's accounts, the newest first, from below `beforeId` on; `limit + 1` of them when there are more. */
+export async function listAccounts(
+  db: Kysely<UsersSchema>,
+  query: { tenantId: TenantId; beforeId: string | undefined; limit: number },
+): Promise<Account[]> {
+  let select = db
+    .selectFrom('users')
+    .select(shown)
+    .where('tenant_id', '=', query.tenantId)
+    .orderBy('id', 'desc')
+    .limit(query.limit + 1)
+  if (query.beforeId !== undefined) select = select.where(sql<boolean>`id < ${query.beforeId}::uuid`)
+  return (await select.execute()).map(accountOf)
+}

@@ -1,0 +1,104 @@
+import type { Role } from '@cloudphone/contracts/access'
+import type { TenantId, UserId } from '@cloudphone/contracts/id'
+import { type Kysely, sql } from 'kysely'
+import type { ApiKey } from '../domain/api-key.ts'
+import type { UsersSchema } from './schema.ts'
+
+interface ApiKeyRow {
+  id: string
+  name: string
+  prefix: string
+  created_at: Date
+  expires_at: Date | null
+  last_used_at: Date | null
+}
+
+const shown = ['id', 'name', 'prefix', 'created_at', 'expires_at', 'last_used_at'] as const
+
+function apiKeyOf(row: ApiKeyRow): ApiKey {
+  return {
+    id: row.id,
+    name: row.name,
+    prefix: row.prefix,
+    createdAt: row.created_at,
+    expiresAt: row.expires_at,
+    lastUsedAt: row.last_used_at,
+  }
+}
+
+export async function insertApiKey(
+  db: Kysely<UsersSchema>,
+  key: {
+    id: string
+    userId: UserId
+    name: string
+    prefix: string
+    keyHash: Buffer
+    expiresInDays: number | undefined
+  },
+): Promise<ApiKey> {
+  const row = await db
+    .insertInto('api_keys')
+    .values({
+      id: key.id,
+      user_id: key.userId,
+      name: key.name,
+      prefix: key.prefix,
+      key_hash: key.keyHash,
+      expires_at:
+        key.expiresInDays === undefined
+          ? null
+          : sql<Date>`app_now() + make_interval(days => ${key.expiresInDays})`,
+    })
+    .returning(shown)
+    .executeTakeFirstOrThrow()
+  return apiKeyOf(row)
+}
+
+/** A user's keys, the newest first, from below `beforeId` on; `limit + 1` of them when there are more. */
+export async function listApiKeys(
+  db: Kysely<UsersSchema>,
+  query: { userId: UserId; beforeId: string | undefined; limit: number },
+): Promise<ApiKey[]> {
+  let select = db
+    .selectFrom('api_keys')
+    .select(shown)
+    .where('user_id', '=', query.userId)
+    .orderBy('id', 'desc')
+    .limit(query.limit + 1)
+  if (query.beforeId !== undefined) select = select.where(sql<boolean>`id < ${query.beforeId}::uuid`)
+  return (await select.execute()).map(apiKeyOf)
+}
+
+/** Deletes a key of this user; false when there is none. */
+export async function deleteApiKey(
+  db: Kysely<UsersSchema>,
+  { id, userId }: { id: string; userId: UserId },
+): Promise<boolean> {
+  const deleted = await db
+    .deleteFrom('api_keys')
+    .where('id', '=', id)
+    .where('user_id', '=', userId)
+    .executeTakeFirst()
+  return deleted.numDeletedRows === 1n
+}
+
+/** The active user behind a good key; undefined for any other key. */
+export async function findKeyOwner(
+  db: Kysely<UsersSchema>,
+  keyHash: Buffer,
+): Promise<{ apiKeyId: string; userId: UserId; tenantId: TenantId; role: Role } | undefined> {
+  const found = await sql<{ apiKeyId: string; userId: UserId; tenantId: TenantId; role: Role }>`
+    select api_keys.id as "apiKeyId", users.id as "userId", users.tenant_id as "tenantId", users.role
+    from api_keys join users on users.id = api_keys.user_id
+    where api_keys.key_hash = ${keyHash} and users.status = 'active'
+      and (api_keys.expires_at is null or api_keys.expires_at > app_now())`.execute(db)
+  return found.rows[0]
+}
+
+/** Notes that a key was used, at most once a minute, so that a busy key does not become a busy row. */
+export async function touchApiKey(db: Kysely<UsersSchema>, id: string): Promise<void> {
+  await sql`
+    update api_keys set last_used_at = app_now()
+    where id = ${id} and (last_used_at is null or last_used_at < app_now() - interval '1 minute')`.execute(db)
+}

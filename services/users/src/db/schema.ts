@@ -1,0 +1,102 @@
+import type { Role } from '@cloudphone/contracts/access'
+import type { TenantId, UserId } from '@cloudphone/contracts/id'
+import type { JWK } from 'jose'
+import type { ColumnType, Generated, JSONColumnType } from 'kysely'
+
+type Audit = ColumnType<Date, never, never>
+
+interface TenantsTable {
+  id: TenantId
+  slug: string
+  name: string
+  created_at: Audit
+}
+
+interface UsersTable {
+  id: UserId
+  tenant_id: TenantId
+  email: string
+  name: string
+  password_hash: string
+  role: Role
+  status: Generated<'active' | 'suspended'>
+  version: Generated<number>
+  created_at: Audit
+  updated_at: Generated<Date>
+}
+
+interface SessionsTable {
+  id: string
+  user_id: UserId
+  created_at: Audit
+  last_used_at: Date
+  expires_at: Date
+  revoked_at: Date | null
+  revoke_reason: 'logout' | 'reuse' | null
+}
+
+interface RefreshTokensTable {
+  token_hash: Buffer
+  session_id: string
+  expires_at: Date
+  used_at: Date | null
+  created_at: Audit
+}
+
+interface ApiKeysTable {
+  id: string
+  user_id: UserId
+  name: string
+  prefix: string
+  key_hash: Buffer
+  created_at: Audit
+  expires_at: Date | null
+  last_used_at: Date | null
+}
+
+interface SigningKeysTable {
+  kid: string
+  private_jwk: JSONColumnType<JWK & object>
+  public_jwk: JSONColumnType<JWK & object>
+  active: boolean
+  created_at: Audit
+}
+
+interface QuotasTable {
+  user_id: UserId
+  max_devices: number | null
+  max_cpu: number | null
+  max_memory: number | null
+  max_storage: number | null
+  devices: Generated<number>
+  cpu: Generated<number>
+  memory: Generated<number>
+  storage: Generated<number>
+  updated_at: Generated<Date>
+}
+
+interface QuotaReservationsTable {
+  reservation_id: string
+  user_id: UserId | null
+  state: 'reserved' | 'committed' | 'released'
+  cpu: number
+  memory: number
+  storage: number
+  expires_at: Date | null
+  released_at: Date | null
+  release_reason: 'released' | 'expired' | null
+  created_at: Audit
+  updated_at: Generated<Date>
+}
+
+/** The tables of the schema `users`, and no other. */
+export interface UsersSchema {
+  tenants: TenantsTable
+  users: UsersTable
+  sessions: SessionsTable
+  refresh_tokens: RefreshTokensTable
+  api_keys: ApiKeysTable
+  signing_keys: SigningKeysTable
+  quotas: QuotasTable
+  quota_reservations: QuotaReservationsTable
+}

@@ -1,0 +1,22 @@
+/** An API key as its owner may see it after it was made: without the secret. */
+export interface ApiKey {
+  readonly id: string
+  readonly name: string
+  /** The first characters, to recognise it by. */
+  readonly prefix: string
+  readonly createdAt: Date
+  readonly expiresAt: Date | null
+  readonly lastUsedAt: Date | null
+}
+
+/** Marks a secret as an API key of this platform, so that scanners of leaked secrets can tell. */
+export const apiKeyMark = 'cpk_'
+
+/** How much of a key is kept in the clear: the mark and 6 of its 43 random characters. */
+export const apiKeyPrefixLength = 10
+
+/**
+ * How long a token lasts that a key was exchanged for. The gateway asks again after half of it, so a revoked key works
+ * for at most a minute more, and the other half is room for clocks that differ.
+ */
+export const exchangedTokenSeconds = 120

@@ -1,0 +1,21 @@
+import { defineProblems } from '@cloudphone/runtime/problem'
+
+/** What the users service refuses, and why. `invalid_credentials` is the same for an unknown e-mail and a wrong password. */
+export const problems = defineProblems({
+  invalid_credentials: [401, 'The e-mail or the password is wrong.'],
+  invalid_refresh_token: [401, 'The refresh token is unknown, used, expired or revoked; sign in again.'],
+  invalid_api_key: [401, 'The API key is unknown, expired or revoked.'],
+  user_suspended: [403, 'The account {userId} is suspended.'],
+  quota_exceeded: [
+    403,
+    'The quota of {userId} does not allow this: {resource} would be {wanted}, allowed are {limit}.',
+  ],
+  user_not_found: [404, 'There is no user {userId}.'],
+  api_key_not_found: [404, 'There is no API key {apiKeyId} of yours.'],
+  reservation_not_found: [404, 'There is no quota reservation {reservationId}.'],
+  email_taken: [409, 'There is an account with the e-mail {email} already.'],
+  reservation_released: [409, 'The quota reservation {reservationId} was released and cannot come back.'],
+  reservation_conflict: [409, 'The quota reservation {reservationId} was made with other figures.'],
+  quota_busy: [503, 'The quota of {userId} changed while this was decided; try again.'],
+  weak_password: [422, 'The password is too easy to guess: {reason}.'],
+})

@@ -1,0 +1,61 @@
+import { defineService } from '@cloudphone/runtime/service'
+import { UsersSettings } from './config.ts'
+import type { UsersSchema } from './db/schema.ts'
+import { listPublicKeys } from './db/signing-key-repo.ts'
+import { openTokenSigner } from './domain/access-token.ts'
+import { AccountService } from './domain/account-service.ts'
+import { ApiKeyService } from './domain/api-key-service.ts'
+import { judgeInvariants } from './domain/invariants.ts'
+import { openPasswordHasher } from './domain/password-hasher.ts'
+import { QuotaService } from './domain/quota-service.ts'
+import { SessionService } from './domain/session-service.ts'
+import { ensureSigningKey } from './domain/signing-key.ts'
+import { accountRoutes } from './http/account.routes.ts'
+import { quotaRoutes } from './http/quota.routes.ts'
+import { startHousekeeping } from './loops/housekeeping.ts'
+import { systemSecrets as secrets } from './secrets.ts'
+import { openTelemetry } from './telemetry.ts'
+
+/** Accounts, sessions, API keys and quota. */
+export const users = defineService<typeof UsersSettings, UsersSchema>({
+  name: 'users',
+  settings: UsersSettings,
+  migrations: new URL('./db/migrations/', import.meta.url),
+  start: async ({ settings, database, outbox, leases, clock, ids, log, metrics, closing }) => {
+    const telemetry = openTelemetry(log, metrics)
+    const signer = await openTokenSigner(await ensureSigningKey(database.kysely, telemetry), clock)
+    const hasher = await openPasswordHasher(secrets.next())
+    const accounts = new AccountService({ database, outbox, hasher, ids, telemetry })
+    const sessions = new SessionService({
+      ...{ database, hasher, signer, secrets, ids, telemetry },
+      accessTokenSeconds: settings.USERS_ACCESS_TOKEN_SECONDS,
+      refreshTokenDays: settings.USERS_REFRESH_TOKEN_DAYS,
+    })
+    const apiKeys = new ApiKeyService({ database, signer, secrets, ids, telemetry })
+    const quotas = new QuotaService({
+      ...{ database, telemetry },
+      defaults: {
+        maxDevices: settings.USERS_DEFAULT_MAX_DEVICES,
+        maxCpu: settings.USERS_DEFAULT_MAX_CPU,
+        maxMemory: settings.USERS_DEFAULT_MAX_MEMORY,
+        maxStorage: settings.USERS_DEFAULT_MAX_STORAGE,
+      },
+    })
+    await accounts.ensureAdmin({
+      email: settings.CLOUDPHONE_ADMIN_EMAIL,
+      password: settings.CLOUDPHONE_ADMIN_PASSWORD,
+    })
+    const publicKeys = () => listPublicKeys(database.kysely)
+    return {
+      routes: [...accountRoutes({ sessions, accounts, apiKeys, publicKeys }), ...quotaRoutes(quotas)],
+      invariants: () => judgeInvariants(database),
+      onReady: async () => {
+        const loop = startHousekeeping(leases, {
+          ...{ quotas, sessions },
+          everyMs: settings.USERS_EXPIRY_EVERY_MS,
+        })
+        closing.defer('housekeeping', () => loop.stop())
+      },
+    }
+  },
+})

@@ -1,0 +1,79 @@
+import type { Role } from '@cloudphone/contracts/access'
+import type { TenantId, UserId } from '@cloudphone/contracts/id'
+import type { Logger } from '@cloudphone/observe/log'
+import type { Metrics } from '@cloudphone/observe/metrics'
+
+/** One function per business fact: a log line and a counter. E-mails and secrets stay out of both. */
+export interface UsersTelemetry {
+  userCreated(fact: { userId: UserId; tenantId: TenantId; role: Role }): void
+  adminEnsured(fact: { userId: UserId; made: 'now' | 'before' }): void
+  signedIn(fact: { userId: UserId; sessionId: string }): void
+  signInRefused(fact: { reason: 'unknown' | 'password' | 'suspended' }): void
+  sessionRevoked(fact: { sessionId: string; reason: 'logout' | 'reuse' }): void
+  apiKeyMade(fact: { userId: UserId; apiKeyId: string }): void
+  apiKeyRevoked(fact: { userId: UserId; apiKeyId: string }): void
+  quotaReserved(fact: { userId: UserId; reservationId: string }): void
+  quotaRefused(fact: { userId: UserId; resource: string }): void
+  quotaReleased(fact: { reservationId: string }): void
+  quotaExpired(fact: { reservationIds: readonly string[] }): void
+  signingKeyMade(fact: { kid: string }): void
+}
+
+/** Reports to a log and to metrics. */
+export function openTelemetry(log: Logger, metrics: Metrics): UsersTelemetry {
+  const signIns = metrics.counter({
+    name: 'users_sign_ins_total',
+    help: 'Attempts to sign in, by outcome.',
+    labels: ['outcome'],
+  })
+  const revoked = metrics.counter({
+    name: 'users_sessions_revoked_total',
+    help: 'Sessions ended before their time, by reason; `reuse` means that a refresh token was stolen or replayed.',
+    labels: ['reason'],
+  })
+  const quota = metrics.counter({
+    name: 'users_quota_reservations_total',
+    help: 'Quota reservations, by what became of them.',
+    labels: ['outcome'],
+  })
+  const made = metrics.counter({ name: 'users_created_total', help: 'Accounts made.', labels: ['role'] })
+  return {
+    userCreated: (fact) => {
+      made.inc({ role: fact.role })
+      log.info({ event: 'user.created', ...fact })
+    },
+    adminEnsured: (fact) => log.info({ event: 'admin.ensured', ...fact }),
+    signedIn: (fact) => {
+      signIns.inc({ outcome: 'accepted' })
+      log.info({ event: 'session.started', ...fact })
+    },
+    signInRefused: (fact) => {
+      signIns.inc({ outcome: fact.reason })
+      log.warn({ event: 'session.refused', ...fact })
+    },
+    sessionRevoked: (fact) => {
+      revoked.inc({ reason: fact.reason })
+      if (fact.reason === 'reuse') log.warn({ event: 'session.revoked', ...fact })
+      else log.info({ event: 'session.revoked', ...fact })
+    },
+    apiKeyMade: (fact) => log.info({ event: 'api_key.made', ...fact }),
+    apiKeyRevoked: (fact) => log.info({ event: 'api_key.revoked', ...fact }),
+    quotaReserved: (fact) => {
+      quota.inc({ outcome: 'reserved' })
+      log.debug({ event: 'quota.reserved', ...fact })
+    },
+    quotaRefused: (fact) => {
+      quota.inc({ outcome: 'refused' })
+      log.info({ event: 'quota.refused', ...fact })
+    },
+    quotaReleased: (fact) => {
+      quota.inc({ outcome: 'released' })
+      log.debug({ event: 'quota.released', ...fact })
+    },
+    quotaExpired: ({ reservationIds }) => {
+      quota.inc({ outcome: 'expired' }, reservationIds.length)
+      log.warn({ event: 'quota.expired', reservationIds })
+    },
+    signingKeyMade: (fact) => log.info({ event: 'signing_key.made', ...fact }),
+  }
+}
