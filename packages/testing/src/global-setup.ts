@@ -1,4 +1,4 @@
-import { chmod, mkdtemp, readdir, readFile, rm, statfs } from 'node:fs/promises'
+import { chmod, mkdtemp, readdir, rm, statfs } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -58,10 +58,9 @@ async function removeAbandoned(): Promise<void> {
 
 async function removeIfAbandoned(folder: string): Promise<void> {
   const home = join(folder, 'postgres')
-  const lockFile = join(home, 'supervisor.lock')
-  // Without a lock file it never started, or is about to: a run in its first second is left alone.
-  const text = await readFile(lockFile, 'utf8').catch(() => null)
-  if (text === null || (await supervisorOf(lockFile)) !== null) return
+  // Never taken: it never started, or is about to. A run in its first second is left alone.
+  const { everTaken, holder } = await supervisorOf(home)
+  if (!everTaken || holder !== null) return
   await endOrphan(home)
   await rm(folder, { recursive: true, force: true })
 }

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { cp, mkdir, readFile, rename, rm, stat, symlink } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { basename, dirname, join, relative } from 'node:path'
@@ -33,9 +34,8 @@ export async function findBinaries(): Promise<Binaries> {
 export async function copyBinaries({ directory, version }: Binaries, base: string): Promise<Binaries> {
   const target = join(base, `pg-${version}`)
   if (await exists(target)) return { directory: target, version }
-  const draft = `${target}.${process.pid}`
+  const draft = `${target}.${randomUUID()}`
   await mkdir(base, { recursive: true, mode: 0o755 })
-  await rm(draft, { recursive: true, force: true })
   await cp(directory, draft, {
     recursive: true,
     verbatimSymlinks: true,

@@ -5,12 +5,12 @@ import { chown, open, readFile, rename, rm, stat, writeFile } from 'node:fs/prom
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Clock } from '@cloudphone/observe/clock'
-import type { Placement } from './placement.ts'
+import { type Placement, SOCKET_FILE } from './placement.ts'
 import { commandLine, identify, isAlive, type ProcessIdentity, signal, workingDirectory } from './process.ts'
 
 const run = promisify(execFile)
 
-/** `full` survives a power cut; `none` is for tests, whose data dies with them. */
+/** `full` survives a power cut; `none` survives kill -9 of the server only, for tests. */
 export type Durability = 'full' | 'none'
 
 export const SUPERUSER = 'postgres'
@@ -118,6 +118,14 @@ export async function removeStalePidFile(
   await rm(join(home, 'data', 'postmaster.pid'), { force: true })
 }
 
+/**
+ * Removes the socket of a server that is gone, and its lock file, which names a pid too: PostgreSQL would be
+ * misled by a pid that has come round again, and by a zombie (in a container without an init they stay).
+ */
+export async function removeStaleSocket(socketDir: string): Promise<void> {
+  for (const name of [SOCKET_FILE, `${SOCKET_FILE}.lock`]) await rm(join(socketDir, name), { force: true })
+}
+
 /** Spawns `postgres` apart from this process (own session, own log file) and waits until it takes connections. */
 export async function startServer(
   { binaries, account, home, socketDir }: Placement,
@@ -212,7 +220,8 @@ function settings(socketDir: string, durability: Durability): string[] {
     cluster_name: 'cloudphone',
     timezone: 'UTC',
     log_timezone: 'UTC',
-    ...(durability === 'none' ? { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' } : {}),
+    // synchronous_commit stays on: what was committed survives kill -9 of the server, in tests as well.
+    ...(durability === 'none' ? { fsync: 'off', full_page_writes: 'off' } : {}),
   }
   return Object.entries(values).flatMap(([name, value]) => ['-c', `${name}=${value}`])
 }

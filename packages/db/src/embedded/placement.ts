@@ -26,7 +26,8 @@ export interface PlacementOptions {
 
 /** sockaddr_un.sun_path is 108 bytes on Linux, 104 on macOS, with the closing zero. */
 const MAX_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107
-const SOCKET_FILE = '.s.PGSQL.5432'
+/** What PostgreSQL calls its socket. */
+export const SOCKET_FILE = '.s.PGSQL.5432'
 
 /**
  * Decides where the server lives and makes its folders. Normally in `<dataDir>/postgres`, with the binaries

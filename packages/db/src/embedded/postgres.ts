@@ -9,6 +9,7 @@ import {
   ensureCluster,
   occupantOf,
   removeStalePidFile,
+  removeStaleSocket,
   SUPERUSER,
   startServer,
   stopServer,
@@ -57,7 +58,7 @@ export interface EmbeddedPostgres extends AsyncDisposable {
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const clock = options.clock ?? systemClock
   const placement = await place({ sharedDir: '/var/lib/cloudphone', ...options })
-  const lock = await acquireSupervisorLock(join(placement.home, 'supervisor.lock'), options.dataDir)
+  const lock = await acquireSupervisorLock(placement.home, options.dataDir)
   try {
     return await startLocked(placement, lock, { ...options, clock })
   } catch (error) {
@@ -116,6 +117,7 @@ async function adoptOrStart(
     occupant = await occupantOf(home)
   }
   if (occupant.state === 'stale') await removeStalePidFile(home, () => processesIn(join(home, 'data')), clock)
+  await removeStaleSocket(placement.socketDir)
   const postmaster = await startServer(placement, durability, clock)
   return { postmaster, socketDir: placement.socketDir, how: 'started' }
 }

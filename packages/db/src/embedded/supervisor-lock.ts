@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { link, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { link, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { identify, isAlive, type ProcessIdentity } from './process.ts'
 
 /** Another live Cloudphone supervises this data directory. The message is one line, fit to be shown. */
@@ -18,97 +19,120 @@ export class DataDirectoryLocked extends Error {
 }
 
 export interface SupervisorLock {
+  /** Gives the folder free; the file stays, marked as released. */
   release(): Promise<void>
 }
 
-interface Holder extends ProcessIdentity {
-  nonce: string
+/*
+ * The lock is a row of numbered files, `supervisor.<n>.lock`, of which the highest counts. It names its
+ * holder by pid and start time, so a dead one (kill -9 leaves its file) is told from a live one. To take over
+ * is to create the next number, which the file system grants to one only. A number is never used again
+ * while a higher one exists, and the highest is never removed.
+ *
+ * Rejected: one file that is removed when its holder is dead. Two may judge the same file dead, and the slower
+ * one removes the faster one's new lock; a test with eight contenders had two winners. `flock` would do, but
+ * Node does not offer it.
+ */
+const FILE = /^supervisor\.(\d+)\.lock$/
+
+interface Slot {
+  number: number
+  holder: ProcessIdentity | null
 }
 
-/**
- * Takes the lock file `path` for this process, or throws `DataDirectoryLocked`. A holder that died, however,
- * leaves a file that the next one sees through (pid and start time) and takes over; two that try at once
- * cannot both win. `flock` would be simpler, but Node does not offer it.
- */
-export async function acquireSupervisorLock(path: string, dataDir: string): Promise<SupervisorLock> {
+/** Takes `folder` for this process, or throws `DataDirectoryLocked` naming `dataDir` while another lives. */
+export async function acquireSupervisorLock(folder: string, dataDir: string): Promise<SupervisorLock> {
   const self = await identify(process.pid)
   if (self === null) throw new Error(`Process ${process.pid}: cannot read its own start time`)
-  const mine = JSON.stringify({ ...self, nonce: randomUUID() } satisfies Holder)
-  const draft = `${path}.${randomUUID()}`
-  // A link appears at once with all its content: nobody reads half a holder.
-  await writeFile(draft, mine, { mode: 0o600 })
+  for (;;) {
+    const last = await highest(folder)
+    if (last.holder !== null && (await isAlive(last.holder))) {
+      throw new DataDirectoryLocked(dataDir, last.holder.pid)
+    }
+    const number = last.number + 1
+    if (!(await create(folder, number, self))) continue
+    // A slow contender may have got a number that was tidied away long ago: then it is not the highest.
+    if ((await highest(folder)).number !== number) {
+      await rm(pathOf(folder, number), { force: true })
+      continue
+    }
+    await removeBelow(folder, number)
+    return { release: () => write(pathOf(folder, number), null) }
+  }
+}
+
+/** Whether a supervisor has ever taken `folder`, and which live one holds it. */
+export async function supervisorOf(
+  folder: string,
+): Promise<{ everTaken: boolean; holder: ProcessIdentity | null }> {
+  const { number, holder } = await highest(folder)
+  const alive = holder !== null && (await isAlive(holder))
+  return { everTaken: number > 0, holder: alive ? holder : null }
+}
+
+async function highest(folder: string): Promise<Slot> {
+  for (;;) {
+    const number = Math.max(0, ...(await numbers(folder)))
+    if (number === 0) return { number, holder: null }
+    const text = await readFile(pathOf(folder, number), 'utf8').catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return null
+      throw error
+    })
+    // Gone since it was listed: a higher one has come.
+    if (text !== null) return { number, holder: parse(text) }
+  }
+}
+
+async function numbers(folder: string): Promise<number[]> {
+  const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return []
+    throw error
+  })
+  return names.flatMap((name) => FILE.exec(name)?.[1] ?? []).map(Number)
+}
+
+/** Creates a numbered file with all its content at once; false when the number is taken. */
+async function create(folder: string, number: number, holder: ProcessIdentity): Promise<boolean> {
+  const draft = join(folder, `supervisor.${randomUUID()}`)
+  await writeFile(draft, JSON.stringify(holder), { mode: 0o600 })
   try {
-    while (!(await linked(draft, path))) await evictDead(path, dataDir)
+    await link(draft, pathOf(folder, number))
+    return true
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false
+    throw error
   } finally {
     await rm(draft, { force: true })
   }
-  return {
-    async release() {
-      // Somebody else's by now, if this process was stopped long enough to be taken for dead.
-      if ((await read(path)) === mine) await rm(path, { force: true })
-    },
+}
+
+/** Replaces a file of ours at once: nobody reads half of it. */
+async function write(path: string, holder: ProcessIdentity | null): Promise<void> {
+  const draft = `${path}.${randomUUID()}`
+  await writeFile(draft, JSON.stringify(holder), { mode: 0o600 })
+  await rename(draft, path)
+}
+
+async function removeBelow(folder: string, number: number): Promise<void> {
+  for (const lower of await numbers(folder)) {
+    if (lower < number) await rm(pathOf(folder, lower), { force: true })
   }
 }
 
-/** The live holder of a lock file, or null. */
-export async function supervisorOf(path: string): Promise<ProcessIdentity | null> {
-  const holder = parse(await read(path))
-  return holder !== null && (await isAlive(holder)) ? holder : null
+function pathOf(folder: string, number: number): string {
+  return join(folder, `supervisor.${number}.lock`)
 }
 
-/** Removes the lock of a dead holder; throws when it lives. */
-async function evictDead(path: string, dataDir: string): Promise<void> {
-  const seen = await read(path)
-  if (seen === null) return
-  const holder = parse(seen)
-  if (holder !== null && (await isAlive(holder))) throw new DataDirectoryLocked(dataDir, holder.pid)
-  // Two may judge the same file dead, and the slower would remove the faster one's new lock. So it is
-  // moved aside first, which only one of them can do, and looked at again.
-  const aside = `${path}.${randomUUID()}`
-  if (!(await moved(path, aside))) return
-  if ((await read(aside)) !== seen) await linked(aside, path)
-  await rm(aside, { force: true })
-}
-
-function parse(text: string | null): Holder | null {
-  if (text === null) return null
+/** The holder a file names; null when released, or damaged by a crash of the machine: then it is dead. */
+function parse(text: string): ProcessIdentity | null {
   try {
     const value: unknown = JSON.parse(text)
     if (typeof value !== 'object' || value === null) return null
-    if (!('pid' in value) || !('started' in value) || !('nonce' in value)) return null
-    const { pid, started, nonce } = value
-    if (typeof pid !== 'number' || typeof started !== 'string' || typeof nonce !== 'string') return null
-    return { pid, started, nonce }
+    if (!('pid' in value) || !('started' in value)) return null
+    const { pid, started } = value
+    return typeof pid === 'number' && typeof started === 'string' ? { pid, started } : null
   } catch (error) {
-    // Not ours, or damaged by a crash of the machine: as good as dead.
     if (error instanceof SyntaxError) return null
     throw error
   }
-}
-
-async function read(path: string): Promise<string | null> {
-  return await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null
-    throw error
-  })
-}
-
-async function linked(from: string, to: string): Promise<boolean> {
-  return await link(from, to).then(
-    () => true,
-    (error: NodeJS.ErrnoException) => {
-      if (error.code === 'EEXIST') return false
-      throw error
-    },
-  )
-}
-
-async function moved(from: string, to: string): Promise<boolean> {
-  return await rename(from, to).then(
-    () => true,
-    (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return false
-      throw error
-    },
-  )
 }
