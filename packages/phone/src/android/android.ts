@@ -44,7 +44,10 @@ export interface PhoneFs {
   stat(path: string): Promise<PhoneStat | undefined>
   list(path: string): Promise<PhoneEntry[]>
   read(path: string): Promise<Readable>
-  /** Creates parent directories. The file appears under its name only when the stream has ended well. */
+  /**
+   * Creates parent directories. The file appears under its name only when the stream has ended well.
+   * `options.mtime` may be set until the stream ends: adb tells it after the last byte.
+   */
   write(path: string, options: { mode: number; mtime?: number }): Promise<Writable>
   remove(path: string): Promise<void>
   mkdir(path: string): Promise<void>
