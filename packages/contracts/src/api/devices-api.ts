@@ -224,3 +224,14 @@ export const CheckAccess = route({
   answer: item(z.object({ device: Device, allocationId: AllocationId.nullable(), fence: z.int() })),
   problems: ['device_not_found', 'not_allocated'],
 })
+
+export const StopForShutdown = route({
+  name: 'stopForShutdown',
+  service: 'devices',
+  method: 'POST',
+  path: '/internal/devices/shutdown',
+  summary:
+    'The platform is being switched off: stop every running simulated phone (device.stopped, reason `shutdown`) and remember to start it again. Answers how many were stopped.',
+  access: { kind: 'service' },
+  answer: item(z.object({ stopped: z.int() })),
+})

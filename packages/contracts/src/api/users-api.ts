@@ -230,6 +230,8 @@ export const ReserveQuota = route({
   body: z.strictObject({
     reservationId: ReservationId,
     userId: UserId,
+    /** When given, a user of another tenant is `user_not_found`. */
+    tenantId: TenantId.optional(),
     cpu: z.int().min(0),
     memory: z.int().min(0),
     storage: z.int().min(0),

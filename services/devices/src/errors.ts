@@ -1,0 +1,28 @@
+import { defineProblems } from '@cloudphone/runtime/problem'
+
+/** Everything this service refuses, in the words a caller reads. */
+export const problems = defineProblems({
+  device_not_found: [404, 'There is no device {deviceId}.'],
+  device_creation_failed: [410, 'The creation of device {deviceId} failed: {reason}'],
+  device_forbidden: [403, 'Device {deviceId} belongs to somebody else.'],
+  not_allocated: [403, 'Device {deviceId} is pooled: allocate it before you use it.'],
+  pool_forbidden: [403, 'Pooled devices are made by operators only.'],
+  other_user_forbidden: [403, 'Only operators make devices for other users.'],
+  illegal_transition: [409, 'Device {deviceId} is {status}; {operation} needs {allowed}.'],
+  operation_in_progress: [409, 'Another operation on device {deviceId} is in progress: {sagaId}.'],
+  device_allocated: [409, 'Device {deviceId} is allocated; release allocation {allocationId} first.'],
+  device_not_running: [409, 'Device {deviceId} is {status}, not RUNNING.'],
+  device_not_pooled: [409, 'Device {deviceId} is dedicated: it has an owner and no allocations.'],
+  stale_allocation: [
+    409,
+    'Fence {fence} for device {deviceId} is stale: the device has fence {currentFence} already.',
+  ],
+  screenshot_failed: [502, 'Device {deviceId} gave no screenshot: {reason}'],
+  ports_exhausted: [503, 'Node {node} has no free adb port in {first}-{last}.'],
+  no_capacity: [503, 'No node has room for {cpuCores} CPU cores and {memoryMB} MB.'],
+  adb_keys_pending: [503, 'The adb keys of device {deviceId} could not be replaced in time; try again.'],
+  provider_unavailable: [503, 'The provider of device {deviceId} does not answer: {reason}'],
+  invalid_adb_key: [400, 'This is not an adb public key: {reason}'],
+  too_many_adb_keys: [409, 'You have {limit} adb keys already; delete one first.'],
+  adb_key_not_found: [404, 'You have no adb key {adbKeyId}.'],
+})
