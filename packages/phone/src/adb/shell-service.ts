@@ -1,17 +1,18 @@
 import { PassThrough, Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import type { AndroidSystem } from '../android/android.ts'
-import { type AdbStream, writeOrGone } from './stream.ts'
+import { type AdbStream, drained, writeOrGone } from './stream.ts'
 
 /** Packet ids of the shell protocol (shell_protocol.h): one byte of id, four of length (little endian), data. */
 const ShellId = { STDIN: 0, STDOUT: 1, STDERR: 2, EXIT: 3, CLOSE_STDIN: 4, WINDOW_SIZE: 5 } as const
 const SHELL_HEADER_BYTES = 5
 
 /**
- * How long a command may go on after its client closed the stream. Its input ends at once; the signal comes this
- * much later, so that `adb exec-in "cat > f"`, which closes right after the last byte, does not lose its tail.
+ * How long a command may go on after its client closed the stream, or took its last input after that. Its pipes break
+ * at once and its input ends; the signal comes this much later, so that `adb exec-in "cat > f"`, which closes right
+ * after the last byte, does not lose its tail.
  */
-const HANGUP_GRACE_MS = 500
+const HANGUP_GRACE_MS = 2000
 
 export interface ShellRequest {
   readonly command: string
@@ -40,31 +41,53 @@ export async function serveShell(
 ): Promise<void> {
   const gone = new AbortController()
   let grace: NodeJS.Timeout | undefined
+  const stdin = new PassThrough({
+    transform: (chunk, _encoding, done) => {
+      grace?.refresh()
+      done(null, chunk)
+    },
+  })
+  const stdout = outputTo(stream, request.framed ? ShellId.STDOUT : undefined)
+  const stderr = outputTo(stream, request.framed ? ShellId.STDERR : undefined)
+  // A broken pipe at once, the end of the command a little later.
+  const breakPipes = (): void => {
+    stdout.destroy()
+    stderr.destroy()
+  }
   stream.once('hangup', () => {
+    breakPipes()
     grace = setTimeout(() => stream.destroy(), HANGUP_GRACE_MS)
   })
-  stream.once('close', () => gone.abort(new Error('adb client has gone')))
-  const stdin = new PassThrough()
+  stream.once('close', () => {
+    breakPipes()
+    stdin.destroy()
+    gone.abort(new Error('adb client has gone'))
+  })
   if (request.framed) void readFrames(stream, stdin).catch(() => stdin.end())
   else stream.pipe(stdin)
-  gone.signal.addEventListener('abort', () => stdin.destroy(), { once: true })
-  const stdout = outputTo(stream, gone.signal, request.framed ? ShellId.STDOUT : undefined)
-  const stderr = outputTo(stream, gone.signal, request.framed ? ShellId.STDERR : undefined)
-  const io = { stdin, stdout, stderr, pty: request.pty, signal: gone.signal }
   let code = 255
   try {
-    code = await deps.android.run(request.command, io)
+    code = await deps.android.run(request.command, {
+      stdin,
+      stdout,
+      stderr,
+      pty: request.pty,
+      signal: gone.signal,
+    })
     stdout.end()
     stderr.end()
     await Promise.all([finished(stdout), finished(stderr)])
   } catch (error) {
-    if (!gone.signal.aborted)
-      deps.log('adb.command_failed', { command: request.command, error: String(error) })
+    const expected = grace !== undefined || stream.destroyed
+    if (!expected) deps.log('adb.command_failed', { command: request.command, error: String(error) })
   }
   clearTimeout(grace)
-  if (request.framed && !stream.destroyed) stream.write(frame(ShellId.EXIT, Buffer.from([code & 0xff])))
-  if (grace === undefined) stream.end()
-  else stream.destroy()
+  if (grace !== undefined || stream.destroyed) {
+    stream.destroy()
+    return
+  }
+  if (request.framed) stream.write(frame(ShellId.EXIT, Buffer.from([code & 0xff])))
+  stream.end()
 }
 
 function frame(id: number, data: Buffer): Buffer {
@@ -75,21 +98,19 @@ function frame(id: number, data: Buffer): Buffer {
   return packet
 }
 
-/**
- * An output of a command. It never fails: once the client has gone, writes wait until the command is told so by its
- * signal, and are dropped then. An endless `yes` so stands still instead of spinning.
- */
-function outputTo(stream: AdbStream, gone: AbortSignal, id: number | undefined): Writable {
-  return new Writable({
+/** An output of a command. Waits for room on the stream; destroyed, which a command sees as a broken pipe, when nobody reads. */
+function outputTo(stream: AdbStream, id: number | undefined): Writable {
+  const output = new Writable({
     write(chunk: Buffer, _encoding, done) {
-      if (gone.aborted) {
-        done()
-        return
-      }
       const data = id === undefined ? chunk : frame(id, chunk)
-      void writeOrGone(stream, data).then(() => done())
+      if (stream.destroyed || stream.writableEnded) done()
+      else if (stream.write(data)) done()
+      else void drained(stream).then(() => done())
     },
   })
+  // A write that comes too late is no failure of the phone.
+  output.on('error', (error) => stream.destroy(error))
+  return output
 }
 
 /** Takes the shell protocol's packets from the client and feeds stdin, however the packets are cut into WRTEs. */

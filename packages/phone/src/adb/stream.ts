@@ -1,4 +1,4 @@
-import { Duplex } from 'node:stream'
+import { Duplex, type Writable } from 'node:stream'
 import { Command } from './packet.ts'
 
 const READ_BUFFER_BYTES = 256 * 1024
@@ -149,11 +149,17 @@ export class AdbStream extends Duplex {
 export async function writeOrGone(stream: Duplex, chunk: Buffer): Promise<boolean> {
   if (stream.destroyed || stream.writableEnded) return false
   if (stream.write(chunk)) return true
-  return await new Promise((resolve) => {
+  await drained(stream)
+  return !stream.destroyed
+}
+
+/** Resolves when a stream whose `write` gave false takes more, or has closed. */
+export async function drained(stream: Writable): Promise<void> {
+  await new Promise<void>((resolve) => {
     const settle = (): void => {
       stream.off('drain', settle)
       stream.off('close', settle)
-      resolve(!stream.destroyed)
+      resolve()
     }
     stream.on('drain', settle)
     stream.on('close', settle)

@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { EndOfStream } from './byte-reader.ts'
-import { writeOrGone } from './stream.ts'
+import { drained, writeOrGone } from './stream.ts'
 import { failFrame, frameHeader, MAX_DATA_BYTES, reason, type SyncSession } from './sync-frames.ts'
 
 const S_IFMT = 0o170000
@@ -90,13 +90,5 @@ async function eachFrame(
 /** Writes and waits for room, or for the end of the file, which its `error` event explains. */
 async function writeChunk(file: Writable, data: Buffer): Promise<void> {
   if (file.destroyed || file.write(data)) return
-  await new Promise<void>((resolve) => {
-    const settle = (): void => {
-      file.off('drain', settle)
-      file.off('close', settle)
-      resolve()
-    }
-    file.on('drain', settle)
-    file.on('close', settle)
-  })
+  await drained(file)
 }

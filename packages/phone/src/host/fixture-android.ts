@@ -43,7 +43,8 @@ interface Surroundings {
 }
 
 async function runLine(line: string, io: ShellIo, { system, power }: Surroundings): Promise<number> {
-  const [command = '', ...args] = line.split(' ')
+  // adb quotes some arguments for the shell.
+  const [command = '', ...args] = line.replaceAll("'", '').split(' ')
   switch (command) {
     case 'echo':
       io.stdout.write(`${args.join(' ')}\n`)
@@ -107,6 +108,8 @@ async function openForWriting(path: string, options: { mode: number; mtime?: num
   await mkdir(dirname(path), { recursive: true })
   const temporary = `${path}.part`
   const file = createWriteStream(temporary, { mode: options.mode })
+  // Its writes tell of errors themselves.
+  file.on('error', () => file.destroy())
   return new Writable({
     write: (chunk: Buffer, _encoding, done) => void file.write(chunk, done),
     final: (done) => {
