@@ -1,0 +1,131 @@
+/* The runs in the hands of this process: their leases, their abandonment, their end. */
+import type { Database, Tx } from '@cloudphone/db/database'
+import { inTrace } from '@cloudphone/observe/trace'
+import { giveBack, renew, SUSPECT_DEATHS } from './claim.ts'
+import type { Plan } from './decide.ts'
+import type { SagaDefinition } from './definition.ts'
+import type { SagaRow } from './row.ts'
+import { type Room, type Run, runSaga, trustUntil } from './run.ts'
+
+export interface Known<Schema> {
+  readonly definition: SagaDefinition<never, Tx<Schema>>
+  readonly plan: Plan
+}
+
+export interface Crew {
+  readonly size: number
+  /** Room for sagas that may have killed their executor: they run one at a time. */
+  readonly suspects: 0 | 1
+  launch(row: SagaRow, options: { executorId: string; askedMs: number }): void
+  /** Renews the leases that are due for it, and abandons the runs whose lease can no longer be trusted. */
+  keepLeases(): Promise<void>
+  /** The connection behind this executor id is gone, and with it all that was claimed under it. */
+  abandon(executorId: string, reason: unknown): void
+  /** Lets current tries end; each then gives its lease back. */
+  drain(): void
+  /** Cuts all tries off. */
+  abandonAll(reason: unknown): void
+  /** Resolves when no run is left of those that there are now. */
+  settled(): Promise<void>
+}
+
+/** After an error that no step caused, such as a lost database. */
+const TROUBLE_DELAY_MS = 1_000
+
+export function openCrew<Schema>({
+  room,
+  known,
+  onFree,
+}: {
+  room: Room<Schema>
+  known: (row: SagaRow) => Known<Schema>
+  onFree: () => void
+}): Crew {
+  const { database, log, realClock, leaseTtlMs } = room
+  const runs = new Map<Run<Schema>, Promise<void>>()
+  let draining = false
+
+  const carry = async (run: Run<Schema>): Promise<void> => {
+    const { sagaId, fence } = run.row
+    let delayMs = 0
+    try {
+      await runSaga(room, run)
+    } catch (error) {
+      delayMs = TROUBLE_DELAY_MS
+      if (!run.abandon.signal.aborted) log.error({ event: 'saga.run_failed', err: error, sagaId })
+    }
+    try {
+      // Most runs have given their lease back with their last checkpoint; an abandoned one may still have it.
+      if (delayMs > 0 || run.abandon.signal.aborted)
+        await giveBack(database.kysely, { sagaId, fence, delayMs })
+    } catch (error) {
+      // Then it runs out by itself.
+      log.warn({ event: 'saga.give_back_failed', err: error, sagaId })
+    }
+  }
+
+  return {
+    get size() {
+      return runs.size
+    },
+    get suspects() {
+      return [...runs.keys()].some(({ row }) => row.deaths >= SUSPECT_DEATHS) ? 0 : 1
+    },
+    launch(row, { executorId, askedMs }) {
+      const run: Run<Schema> = {
+        row,
+        executorId,
+        ...known(row),
+        abandon: new AbortController(),
+        trustUntilMs: trustUntil(askedMs, leaseTtlMs),
+        draining,
+      }
+      const running = inTrace(row.traceparent ?? undefined, () => carry(run)).finally(() => {
+        runs.delete(run)
+        onFree()
+      })
+      runs.set(run, running)
+    },
+    keepLeases: () => keepLeases([...runs.keys()], { database, leaseTtlMs, realClock }),
+    abandon(executorId, reason) {
+      for (const run of runs.keys()) if (run.executorId === executorId) run.abandon.abort(reason)
+    },
+    drain() {
+      draining = true
+      for (const run of runs.keys()) run.draining = true
+    },
+    abandonAll(reason) {
+      for (const run of runs.keys()) run.abandon.abort(reason)
+    },
+    async settled() {
+      await Promise.all(runs.values())
+    },
+  }
+}
+
+async function keepLeases<Schema>(
+  runs: readonly Run<Schema>[],
+  {
+    database,
+    leaseTtlMs,
+    realClock,
+  }: { database: Database<Schema>; leaseTtlMs: number; realClock: Room<Schema>['realClock'] },
+): Promise<void> {
+  const nowMs = realClock.monotonicMs()
+  for (const run of runs) {
+    if (nowMs >= run.trustUntilMs) run.abandon.abort(new Error('lease ran out'))
+  }
+  // Quick sagas renew by their checkpoints; only those that linger cost a heartbeat.
+  const due = runs.filter(
+    (run) => !run.abandon.signal.aborted && run.trustUntilMs < trustUntil(nowMs, leaseTtlMs) - leaseTtlMs / 4,
+  )
+  for (const [executorId, own] of Map.groupBy(due, (run) => run.executorId)) {
+    const sagaIds = own.map(({ row }) => row.sagaId)
+    const askedMs = realClock.monotonicMs()
+    const held = await renew(database.kysely, { executorId, sagaIds, leaseTtlMs })
+    for (const run of own) {
+      // A row that a checkpoint had locked was left out: it renews itself, or its trust ends in time.
+      if (held.get(run.row.sagaId) === run.row.fence) run.trustUntilMs = trustUntil(askedMs, leaseTtlMs)
+    }
+  }
+}
