@@ -29,7 +29,12 @@ export async function startServer(settings: Settings, log: Logger): Promise<Runn
   const services: RunningService[] = []
   try {
     for (const definition of roster) {
-      services.push(running.add(definition.name, await startService(definition, opened.platform)))
+      services.push(
+        running.add(
+          definition.name,
+          await startService(definition, opened.platform, { showsPlatform: services.length === 0 }),
+        ),
+      )
     }
   } catch (error) {
     await closeAll(running, opened, 'keep', log)

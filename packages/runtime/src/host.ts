@@ -6,7 +6,7 @@ import { services } from '@cloudphone/contracts/services'
 import { type Clock, systemClock } from '@cloudphone/observe/clock'
 import type { CrashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
-import { openMetrics } from '@cloudphone/observe/metrics'
+import { type Metrics, openMetrics } from '@cloudphone/observe/metrics'
 import type { Registry } from '@cloudphone/registry/registry'
 import type { FastifyInstance } from 'fastify'
 import { ClosingStack } from './closing.ts'
@@ -25,6 +25,8 @@ export interface Platform {
   readonly bus: Bus
   readonly blobs: BlobStore
   readonly crash: CrashPoints
+  /** Of what the services of this process share, such as the bus; shown by the instance that `showsPlatform`. */
+  readonly metrics: Metrics
   readonly serviceSecret: string
   /** Where each service's schema lies. */
   readonly databases: Readonly<Record<string, { url: string; directUrl?: string; schema: string }>>
@@ -43,6 +45,13 @@ export interface RunningService {
   drain(): Promise<void>
   /** Leaves rotation, finishes what is in hand, stops. Idempotent. */
   close(): Promise<void>
+}
+
+export interface StartOptions {
+  /** 0 for the first instance on a machine. */
+  readonly instance?: number
+  /** True for one instance of a process: its /metrics hold the platform's too. */
+  readonly showsPlatform?: boolean
 }
 
 const uploadLimitBytes = 2 * 1024 ** 3
@@ -64,7 +73,7 @@ export async function startService(
   const log = platform.log.child({ service: service.name, instance })
   const closing = new ClosingStack(log)
   try {
-    return await start(service, platform, instance, log, closing)
+    return await start(service, platform, { instance, showsPlatform }, log, closing)
   } catch (error) {
     await closing
       .close()
@@ -76,13 +85,13 @@ export async function startService(
 async function start(
   service: AnyService,
   platform: Platform,
-  instance: number,
+  { instance, showsPlatform }: Required<StartOptions>,
   log: Logger,
   closing: ClosingStack,
 ): Promise<RunningService> {
   const base = baseContext(service, platform, instance, log, closing)
   const kernel = service.migrations === undefined ? undefined : await openKernel(service, platform, base)
-  const parts = await (service.start as (context: unknown) => Promise<ServiceParts>)(
+  const parts = await (service.start as (context: unknown) => Promise<ServiceParts<unknown>>)(
     kernel === undefined ? base : { ...base, ...kernel.context },
   )
   await kernel?.begin(parts)
@@ -92,6 +101,7 @@ async function start(
       service: service.name,
       log,
       metrics: base.metrics,
+      sharedMetrics: showsPlatform ? platform.metrics : undefined,
       tokens: base.tokens,
       serviceTokens: base.serviceTokens,
       idempotency: kernel?.idempotency,

@@ -70,6 +70,8 @@ export interface HttpServerOptions {
   service: ServiceName
   log: Logger
   metrics: Metrics
+  /** Shown at /metrics besides the service's own. */
+  sharedMetrics: Metrics | undefined
   tokens: TokenVerifier
   serviceTokens: ServiceTokens
   idempotency: Idempotency | undefined
@@ -176,13 +178,18 @@ function sendProblem(
     .send(JSON.stringify(document))
 }
 
-function addHealth(app: FastifyInstance, { metrics, ready, service }: HttpServerOptions): void {
+function addHealth(
+  app: FastifyInstance,
+  { metrics, sharedMetrics, ready, service }: HttpServerOptions,
+): void {
   app.get('/health/live', async () => ({ status: 'live', service }))
   app.get('/health/ready', async (_request, reply) => {
     const isReady = await ready()
     return reply.code(isReady ? 200 : 503).send({ status: isReady ? 'ready' : 'not ready', service })
   })
-  app.get('/metrics', async (_request, reply) => reply.type(metrics.contentType).send(await metrics.render()))
+  app.get('/metrics', async (_request, reply) =>
+    reply.type(metrics.contentType).send(`${await metrics.render()}${(await sharedMetrics?.render()) ?? ''}`),
+  )
 }
 
 function addRoute(app: FastifyInstance, binding: Binding, options: HttpServerOptions): void {

@@ -17,6 +17,9 @@ export interface Idempotency {
   purge(): Promise<number>
 }
 
+/** The folder with the table of idempotency keys, for `migrate`. Needs `app_now()`. */
+export const IDEMPOTENCY_MIGRATIONS = new URL('../migrations/', import.meta.url)
+
 interface Claim {
   claimed: boolean
   body_hash: string

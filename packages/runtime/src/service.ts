@@ -10,7 +10,7 @@ import type { EventHandler } from '@cloudphone/bus/consumer'
 import type { Claim, InvariantReport } from '@cloudphone/contracts/api/platform-api'
 import type { Ids } from '@cloudphone/contracts/id'
 import type { ServiceName } from '@cloudphone/contracts/services'
-import type { Database } from '@cloudphone/db/database'
+import type { Database, Tx } from '@cloudphone/db/database'
 import type { Leases } from '@cloudphone/lease/lease'
 import type { Clock } from '@cloudphone/observe/clock'
 import type { CrashPoints } from '@cloudphone/observe/crash-point'
@@ -19,7 +19,7 @@ import type { Metrics } from '@cloudphone/observe/metrics'
 import type { Outbox } from '@cloudphone/outbox/outbox'
 import type { Registry } from '@cloudphone/registry/registry'
 import type { SagaDefinition } from '@cloudphone/saga/definition'
-import type { Sagas } from '@cloudphone/saga/sagas'
+import type { Sagas } from '@cloudphone/saga/engine'
 import type { FastifyInstance } from 'fastify'
 import type { z } from 'zod'
 import type { ClosingStack } from './closing.ts'
@@ -53,14 +53,14 @@ export interface ServiceContext<Settings, Schema> extends BaseContext<Settings> 
   readonly leases: Leases
   readonly blobs: BlobStore
   /** Opens the saga engine with this service's definitions; the runtime starts and stops it. Called at most once. */
-  openSagas(definitions: readonly SagaDefinition[]): Sagas
+  openSagas(definitions: readonly SagaDefinition<never, Tx<Schema>>[]): Sagas
 }
 
 /** What the runtime runs for a service. */
-export interface ServiceParts {
+export interface ServiceParts<Schema = never> {
   readonly routes: readonly Binding[]
   /** One for each event of each of the service's queues. */
-  readonly handlers?: readonly EventHandler[]
+  readonly handlers?: readonly EventHandler<Schema>[]
   /** What this service can say about the platform's invariants; asked by the doctor. */
   readonly invariants?: () => Promise<{ reports: readonly InvariantReport[]; claims: readonly Claim[] }>
   /** Adds what is not a contract's route to the HTTP server: a proxy, a socket. Runs before it listens. */
@@ -80,15 +80,16 @@ export interface StatefulService<Settings extends z.ZodObject, Schema> {
   readonly settings: Settings
   /** The folder of the service's own migrations; the kernel's run before them. */
   readonly migrations: URL
-  readonly start: (context: ServiceContext<z.output<Settings>, Schema>) => Promise<ServiceParts>
+  readonly start: (context: ServiceContext<z.output<Settings>, Schema>) => Promise<ServiceParts<Schema>>
 }
 
-/** A service whatever its settings and schema: what the server's roster holds. */
+/** A service whatever its settings and schema: what the server's roster holds. Only `startService` starts it. */
 export interface AnyService {
   readonly name: ServiceName
   readonly settings: z.ZodObject
   readonly migrations: URL | undefined
-  readonly start: (context: never) => Promise<ServiceParts>
+  /** Takes its context and gives its parts; their types are between `defineService` and `startService`. */
+  readonly start: (context: never) => Promise<unknown>
 }
 
 /** Declares a service that keeps a schema. The whole wiring of a service stands in its `start`, on one screen. */

@@ -4,11 +4,18 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { openDirectoryStore } from '@cloudphone/blobs/directory-store'
-import { openEmbeddedBus } from '@cloudphone/bus/embedded/embedded-bus'
+import type { Bus } from '@cloudphone/bus/bus'
+import {
+  EMBEDDED_BUS_MIGRATIONS,
+  type EmbeddedBusOptions,
+  openEmbeddedBus,
+} from '@cloudphone/bus/embedded/embedded-bus'
 import { startEmbeddedPostgres } from '@cloudphone/db/embedded/postgres'
+import { APP_NOW_MIGRATIONS, migrate } from '@cloudphone/db/migrate'
 import { provision } from '@cloudphone/db/provision'
 import { crashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
+import { openMetrics } from '@cloudphone/observe/metrics'
 import { staticRegistry } from '@cloudphone/registry/registry'
 import { ClosingStack } from '@cloudphone/runtime/closing'
 import type { Platform } from '@cloudphone/runtime/host'
@@ -76,7 +83,8 @@ async function open(
       registry,
       bus,
       blobs,
-      crash: crashPoints(settings.crashPoints),
+      crash,
+      metrics,
       serviceSecret: secrets.serviceSecret,
       databases: database.services,
       poolSize: settings.database.poolSize,
@@ -120,6 +128,15 @@ async function openEmbedded(
   closing.defer('postgres', () => postgres.stop())
   if (postgres.note !== undefined) notes.push(postgres.note)
   return postgres.adminUrl
+}
+
+/** The durable bus over PostgreSQL, its schema up to date and its queues declared. */
+async function openBus(options: EmbeddedBusOptions & { schema: string }): Promise<Bus> {
+  const { url, schema, log } = options
+  await migrate({ url, schema, directories: [APP_NOW_MIGRATIONS, EMBEDDED_BUS_MIGRATIONS], log })
+  const bus = openEmbeddedBus(options)
+  await bus.declare()
+  return bus
 }
 
 // A unix socket's path must fit into 108 bytes with its end (unix(7)).

@@ -1,0 +1,126 @@
+import { startConsumers } from '@cloudphone/bus/consumer'
+import { INBOX_MIGRATIONS } from '@cloudphone/bus/inbox'
+import { type Database, openDatabase } from '@cloudphone/db/database'
+import { holdExecutor } from '@cloudphone/db/executor'
+import { notifier } from '@cloudphone/db/listen'
+import { APP_NOW_MIGRATIONS, migrate } from '@cloudphone/db/migrate'
+import { LEASE_MIGRATIONS, openLeases } from '@cloudphone/lease/open-leases'
+import { OUTBOX_MIGRATIONS, openOutbox } from '@cloudphone/outbox/open-outbox'
+import { openRelay } from '@cloudphone/outbox/relay'
+import { openSagas, SAGA_MIGRATIONS, type Sagas } from '@cloudphone/saga/engine'
+import { sql } from 'kysely'
+import type { Platform } from './host.ts'
+import type { Binding } from './http-server.ts'
+import { IDEMPOTENCY_MIGRATIONS, type Idempotency, openIdempotency } from './idempotency.ts'
+import { platformBindings } from './platform-routes.ts'
+import type { AnyService, BaseContext, ServiceContext, ServiceParts } from './service.ts'
+
+/** The reliability kernel of one service instance. */
+export interface Kernel {
+  readonly context: Omit<ServiceContext<unknown, unknown>, keyof BaseContext<unknown>>
+  readonly idempotency: Idempotency
+  /** Starts sagas, relay and consumers: called when the service's own parts stand. */
+  begin(parts: ServiceParts<unknown>): Promise<void>
+  /** Routes that every service has. */
+  routes(parts: ServiceParts<unknown>): readonly Binding[]
+  ready(): Promise<boolean>
+  drain(): Promise<void>
+}
+
+const purgeEveryMs = 3_600_000
+
+/** Brings the service's schema up to date and opens outbox, leases and sagas over it. */
+export async function openKernel(
+  service: AnyService,
+  platform: Platform,
+  base: BaseContext<unknown>,
+): Promise<Kernel> {
+  const { closing, log, metrics, clock, crash, name } = base
+  const target = platform.databases[name]
+  if (target === undefined) throw new Error(`the platform has no database for ${name}`)
+  const directUrl = target.directUrl ?? target.url
+  await migrate({ url: directUrl, schema: target.schema, directories: migrationsOf(service), log })
+  const database: Database<unknown> = openDatabase({
+    ...target,
+    poolSize: platform.poolSize,
+    applicationName: name,
+    log,
+  })
+  closing.add('database', database)
+  const session = { url: directUrl, log }
+  const executor = closing.add('executor', holdExecutor({ ...session, applicationName: `${name} executor` }))
+  const wakes = closing.add('notifier', notifier({ ...session, applicationName: `${name} notifier` }))
+  const relay = openRelay({
+    database,
+    bus: platform.bus,
+    executor,
+    notifier: wakes,
+    log,
+    metrics,
+    crash,
+    clock,
+  })
+  const outbox = openOutbox({ source: `/cloudphone/${name}`, ids: base.ids, wake: () => relay.wake() })
+  const leases = closing.add('leases', openLeases({ database, executor, log, metrics, clock }))
+  closing.defer('relay', () => relay.stop())
+  const idempotency = openIdempotency(database)
+  let sagas: Sagas | undefined
+
+  const purge = async (): Promise<void> => {
+    await idempotency.purge()
+    await sagas?.purge()
+  }
+  const begin = async (parts: ServiceParts<unknown>): Promise<void> => {
+    await executor.held()
+    await relay.start()
+    await sagas?.run()
+    const handlers = parts.handlers ?? []
+    const consumers = { bus: platform.bus, database, service: name, handlers, log, metrics, crash, clock }
+    closing.add('consumers', await startConsumers(consumers))
+    leases.loop({ name: 'runtime.purge', everyMs: purgeEveryMs, work: purge })
+  }
+
+  return {
+    idempotency,
+    begin,
+    context: {
+      database,
+      outbox,
+      leases,
+      blobs: platform.blobs,
+      openSagas: (definitions) => {
+        if (sagas !== undefined) throw new Error(`${name}: the saga engine is open already`)
+        const opened = openSagas({ database, executor, definitions, outbox, log, metrics, crash, clock })
+        closing.defer('sagas', () => opened.stop())
+        sagas = opened
+        return opened
+      },
+    },
+    routes: (parts) =>
+      platformBindings({ service: name, relay, bus: platform.bus, sagas, invariants: parts.invariants }),
+    ready: async () => isReachable(database),
+    drain: async () => {
+      await sagas?.drain()
+      await relay.drain()
+    },
+  }
+}
+
+function migrationsOf(service: AnyService): URL[] {
+  const kernel = [APP_NOW_MIGRATIONS, OUTBOX_MIGRATIONS, INBOX_MIGRATIONS, LEASE_MIGRATIONS, SAGA_MIGRATIONS]
+  return [
+    ...kernel,
+    IDEMPOTENCY_MIGRATIONS,
+    ...(service.migrations === undefined ? [] : [service.migrations]),
+  ]
+}
+
+async function isReachable(database: Database<unknown>): Promise<boolean> {
+  try {
+    await sql`select 1`.execute(database.kysely)
+    return true
+  } catch {
+    // Whatever keeps it away: the answer to the question is no.
+    return false
+  }
+}
