@@ -129,7 +129,7 @@ function openPool({ url, directUrl, schema, poolSize, applicationName, log }: Da
     max: poolSize,
     idleTimeoutMillis: 30_000,
     // Poolers refuse start-up options; behind one the role's own search_path (see provision) has to do.
-    ...(directUrl === undefined
+    ...(directUrl === undefined || directUrl === url
       ? {
           options: `-c search_path=${schema} -c idle_in_transaction_session_timeout=${IDLE_IN_TRANSACTION_TIMEOUT_MS}`,
         }

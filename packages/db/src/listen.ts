@@ -63,7 +63,7 @@ export interface Notifier extends AsyncDisposable {
 }
 
 /** Decision 29: leading edge, then one per this many milliseconds. */
-export const NOTIFY_INTERVAL_MS = 5
+const NOTIFY_INTERVAL_MS = 5
 
 /**
  * Sends wake-ups on a connection of its own, outside of business transactions: a NOTIFY takes a lock on

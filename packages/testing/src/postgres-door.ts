@@ -13,7 +13,9 @@ export async function testPostgres(): Promise<DatabaseTarget> {
       `${DOOR_VARIABLE} is not set: vitest.config.ts must name packages/testing/src/global-setup.ts as globalSetup`,
     )
   }
-  const answer: { adminUrl?: string; error?: string } = JSON.parse(await text(createConnection(path)))
+  const socket = createConnection(path)
+  socket.write('where?')
+  const answer: { adminUrl?: string; error?: string } = JSON.parse(await text(socket))
   if (answer.adminUrl === undefined) throw new Error(`The run's PostgreSQL did not start: ${answer.error}`)
   return answer.adminUrl
 }

@@ -1,8 +1,8 @@
 import { execFile } from 'node:child_process'
-import { access, chmod, lstat, mkdtemp, readdir, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { access, chmod, lstat, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { temporaryFolder } from '@cloudphone/testing/temporary-folder'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { canReach } from './account.ts'
 import { copyBinaries, findBinaries } from './binaries.ts'
@@ -11,7 +11,7 @@ const run = promisify(execFile)
 let base: string
 
 beforeEach(async () => {
-  base = await mkdtemp(join(tmpdir(), 'binaries-'))
+  base = await temporaryFolder('binaries-')
 })
 afterEach(() => rm(base, { recursive: true, force: true }))
 

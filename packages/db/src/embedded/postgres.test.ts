@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { silentLog } from '@cloudphone/observe/log'
+import { temporaryFolder } from '@cloudphone/testing/temporary-folder'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { withClient } from '../client.ts'
 import type { DatabaseTarget } from '../target.ts'
@@ -24,8 +24,7 @@ let project: string
 let dataDir: string
 
 beforeEach(async () => {
-  base = await mkdtemp(join(tmpdir(), 'embedded-'))
-  await chmod(base, 0o711)
+  base = await temporaryFolder('embedded-')
   project = join(base, 'project')
   dataDir = join(project, '.cloudphone')
   await mkdir(project)

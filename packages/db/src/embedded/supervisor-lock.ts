@@ -61,13 +61,10 @@ export async function acquireSupervisorLock(folder: string, dataDir: string): Pr
   }
 }
 
-/** Whether a supervisor has ever taken `folder`, and which live one holds it. */
-export async function supervisorOf(
-  folder: string,
-): Promise<{ everTaken: boolean; holder: ProcessIdentity | null }> {
-  const { number, holder } = await highest(folder)
-  const alive = holder !== null && (await isAlive(holder))
-  return { everTaken: number > 0, holder: alive ? holder : null }
+/** The live supervisor that holds `folder`, or null. */
+export async function supervisorOf(folder: string): Promise<ProcessIdentity | null> {
+  const { holder } = await highest(folder)
+  return holder !== null && (await isAlive(holder)) ? holder : null
 }
 
 async function highest(folder: string): Promise<Slot> {
