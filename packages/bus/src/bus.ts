@@ -26,8 +26,10 @@ export type Verdict =
   | { readonly verdict: 'done' }
   /** Tried again after 1 s, 5 s and 60 s, then a dead letter (or dropped, for an informational queue). */
   | { readonly verdict: 'retry'; readonly error: Error }
-  /** Never tried again: malformed, or refused for good. */
+  /** Never tried again: malformed, or refused for good. A dead letter, unless the queue is informational. */
   | { readonly verdict: 'dead'; readonly error: Error }
+  /** Not tried: the consumer is closing or cannot reach its database. Delivered again, to whoever is ready; no try is used up. */
+  | { readonly verdict: 'release' }
 
 export interface DeadLetter {
   readonly id: string
@@ -61,14 +63,20 @@ export interface Consumer {
 
 /** The port behind which RabbitMQ or the embedded bus stands. Both pass `bus.contract.ts`. */
 export interface Bus {
-  /** Declares every queue of the topology. Idempotent; called before the first publish. */
+  /** Declares every queue of the topology. Idempotent; called before the first publish, and again on `unroutable`. */
   declare(): Promise<void>
   /**
-   * Publishes events in order and resolves when each is durable in every queue that subscribes to it.
-   * Publishing an event again (same id) is harmless: a queue that has it or had it keeps one.
+   * Publishes events in order and resolves when each is durable in every queue that subscribes to it. Throws when the
+   * bus cannot be reached: then nothing is known of any of them, and all are to be published again.
+   * Publishing an event again (same id) is harmless: a queue holds it once at most, and a queue whose consumer was done
+   * with it delivers it once more, to be refused by the consumer's inbox. The inbox is the guarantee.
    */
   publish(envelopes: readonly EventEnvelope[]): Promise<readonly PublishOutcome[]>
-  /** Runs `handle` for each delivery; a thrown error counts as `retry`. */
+  /**
+   * Runs `handle` for each delivery; a thrown error counts as `retry`. Deliveries of one aggregate in one queue run one
+   * after the other, in the order of publication; others run side by side. Whether the next one of an aggregate waits
+   * for the retry of the one before is the adapter's to say, so handlers must bear an overtaken event (decision 24).
+   */
   consume(
     queue: string,
     handle: (delivery: Delivery) => Promise<Verdict>,

@@ -15,8 +15,12 @@ export interface HeldLease {
 export type LeasedWork = (lease: HeldLease) => Promise<void>
 
 export interface LeasedLoop {
-  /** Runs a turn now (when this process holds the lease) and resolves when it is done: for tests and wake-ups. */
-  nudge(): void
+  /**
+   * Asks for a turn now: for tests and wake-ups. Resolves when a turn that began after the call has ended, or at once
+   * when another process holds the lease. Never rejects: a failing turn is logged and counted.
+   */
+  nudge(): Promise<void>
+  /** Lets the running turn end (its signal fires), then gives the lease back. */
   stop(): Promise<void>
 }
 
@@ -28,5 +32,6 @@ export interface Leases {
   loop(options: { name: string; everyMs: number; work: LeasedWork }): LeasedLoop
   /** Tries to take a lease once; undefined when another process holds it. */
   tryAcquire(name: string, options?: { ttlMs?: number }): Promise<(HeldLease & AsyncDisposable) | undefined>
+  /** Stops all loops and gives all leases back. Idempotent. */
   close(): Promise<void>
 }

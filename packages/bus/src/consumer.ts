@@ -1,0 +1,160 @@
+/* The receiving end of every service: an event's effect and its inbox row commit together, so that an event which is
+ * delivered any number of times is applied once.
+ *
+ * A handler that keeps a mirror of another service's rows refuses older versions in its own SQL:
+ *   insert into device_mirror ... on conflict (id) do update set ..., version = excluded.version
+ *   where device_mirror.version < excluded.version
+ * A handler that acts on a fact always acts, guarded by what it acts on (decision 24).
+ */
+import type { EventDefinition, PayloadOf, ReceivedEvent } from '@cloudphone/contracts/event'
+import type { ServiceName } from '@cloudphone/contracts/services'
+import { type Subscription, subscriptions as wholeTopology } from '@cloudphone/contracts/topology'
+import type { Database, Tx } from '@cloudphone/db/database'
+import { type Clock, systemClock } from '@cloudphone/observe/clock'
+import type { CrashPoints } from '@cloudphone/observe/crash-point'
+import type { Logger } from '@cloudphone/observe/log'
+import type { Metrics } from '@cloudphone/observe/metrics'
+import type { Bus } from './bus.ts'
+import { consumerMetrics } from './consumer-metrics.ts'
+import { keepInbox } from './inbox.ts'
+import { receive } from './receive.ts'
+
+/**
+ * Applies one event in the consumer's transaction. May run more than once for an event, but commits once. Long work does
+ * not belong here: write down that it is to be done (a saga, a row) and return. An error with `retryable: false` makes
+ * the event a dead letter at once, any other is tried again.
+ */
+export type Handle<Schema, Payload> = (tx: Tx<Schema>, event: ReceivedEvent<Payload>) => Promise<void>
+
+/** A handler and the events that it hears. Made by `on`. */
+export interface EventHandler<Schema> {
+  readonly definitions: readonly EventDefinition[]
+  /** The queue it serves, when several queues of the service hear its events. */
+  readonly queue: string | undefined
+  handle(tx: Tx<Schema>, event: ReceivedEvent): Promise<void>
+}
+
+/** Says which event, or which of several, a handler hears. Name the queue if two queues of the service hear the event. */
+export function on<Definition extends EventDefinition, Schema>(
+  heard: Definition | readonly Definition[],
+  handle: Handle<Schema, PayloadOf<Definition>>,
+  { queue }: { queue?: string } = {},
+): EventHandler<Schema> {
+  const definitions: readonly EventDefinition[] = 'payload' in heard ? [heard] : heard
+  return {
+    definitions,
+    queue,
+    // The payload was parsed by the definition that bears the event's name, which is one of these.
+    handle: (tx, event) => handle(tx, event as ReceivedEvent<PayloadOf<Definition>>),
+  }
+}
+
+export interface ConsumersOptions<Schema> {
+  readonly bus: Bus
+  /** The service's own, with the table `inbox`. */
+  readonly database: Database<Schema>
+  readonly service: ServiceName
+  readonly handlers: readonly EventHandler<Schema>[]
+  readonly log: Logger
+  readonly metrics: Metrics
+  readonly crash: CrashPoints
+  readonly clock?: Clock
+  /** Default: the topology of this release. */
+  readonly subscriptions?: readonly Subscription[]
+  /** Deliveries in hand per queue. Default 32. */
+  readonly prefetch?: number
+}
+
+/** The running consumers of a service. */
+export interface Consumers {
+  /** Takes no more events and resolves when those in hand are committed or given back. Idempotent. */
+  close(): Promise<void>
+}
+
+/**
+ * Consumes every queue of the service. Throws when a queue hears an event without a handler, or a handler hears an event
+ * that no queue of the service does: half a wiring would lose events silently.
+ */
+export async function startConsumers<Schema>(options: ConsumersOptions<Schema>): Promise<Consumers> {
+  const { bus, database, service, log, crash, clock = systemClock } = options
+  const own = (options.subscriptions ?? wholeTopology).filter((one) => one.service === service)
+  const routes = routesOf(own, options)
+  const counts = consumerMetrics(options.metrics, service)
+  const closing = new AbortController()
+  const inbox = await keepInbox({ database, log, clock })
+  const running = await Promise.all(
+    own.map(({ queue }) =>
+      bus.consume(
+        queue,
+        receive({
+          queue,
+          database,
+          handlers: routes.get(queue) ?? new Map(),
+          log,
+          counts,
+          crash,
+          clock,
+          closing: closing.signal,
+        }),
+        options.prefetch === undefined ? {} : { prefetch: options.prefetch },
+      ),
+    ),
+  )
+  let closed: Promise<void> | undefined
+  const close = async (): Promise<void> => {
+    closing.abort(new Error('the consumers close'))
+    await Promise.all(running.map((consumer) => consumer.close()))
+    await inbox.close()
+  }
+  return {
+    close() {
+      closed ??= close()
+      return closed
+    },
+  }
+}
+
+/** Per queue, the handler of each event by name. */
+export type Route<Schema> = ReadonlyMap<
+  string,
+  { definition: EventDefinition; handler: EventHandler<Schema> }
+>
+
+function routesOf<Schema>(
+  own: readonly Subscription[],
+  { service, handlers }: ConsumersOptions<Schema>,
+): ReadonlyMap<string, Route<Schema>> {
+  const used = new Set<string>()
+  const routes = new Map<string, Route<Schema>>()
+  for (const { queue, events } of own) {
+    const route = new Map<string, { definition: EventDefinition; handler: EventHandler<Schema> }>()
+    for (const definition of events) {
+      const hearing = handlers.filter(
+        (one) =>
+          (one.queue === undefined || one.queue === queue) &&
+          one.definitions.some(({ name }) => name === definition.name),
+      )
+      const [handler, second] = hearing
+      if (handler === undefined)
+        throw new Error(`Queue ${queue} hears ${definition.name}, but ${service} has no handler for it`)
+      if (second !== undefined)
+        throw new Error(`Queue ${queue} hears ${definition.name}: ${service} has two handlers for it`)
+      const key = `${handlers.indexOf(handler)}:${definition.name}`
+      if (handler.queue === undefined && used.has(key)) {
+        throw new Error(
+          `Several queues of ${service} hear ${definition.name}: name the queue of each handler`,
+        )
+      }
+      used.add(key)
+      route.set(definition.name, { definition, handler })
+    }
+    routes.set(queue, route)
+  }
+  for (const [at, handler] of handlers.entries()) {
+    const idle = handler.definitions.find(({ name }) => !used.has(`${at}:${name}`))
+    if (idle !== undefined) {
+      throw new Error(`${service} handles ${idle.name}, but no ${handler.queue ?? 'queue of it'} hears that`)
+    }
+  }
+  return routes
+}

@@ -1,0 +1,106 @@
+import { type QueryExecutorProvider, sql } from 'kysely'
+
+/** A delivery that one of our consumers has in hand. */
+export interface Claimed {
+  readonly eventId: string
+  /** Deliveries of one aggregate run one after the other. */
+  readonly aggregate: string
+  readonly envelope: unknown
+  /** Failed tries so far. */
+  readonly failures: number
+  /** The executor under which it was claimed: what is settled later must still be under it. */
+  readonly executor: string
+}
+
+/** Claims deliveries of a queue, in order; see `claim_deliveries` in the migration for what may be claimed. */
+export async function claimDeliveries(
+  db: QueryExecutorProvider,
+  { queue, executor, most }: { queue: string; executor: string; most: number },
+): Promise<readonly Claimed[]> {
+  const { rows } = await sql<Omit<Claimed, 'executor'>>`
+    select event_id as "eventId", aggregate, envelope, failures
+    from claim_deliveries(${queue}, ${executor}, ${most}::integer)`.execute(db)
+  return rows.map((row) => ({ ...row, executor }))
+}
+
+/** Which delivery, under which claim: one that was taken from its consumer meanwhile is left alone. */
+export interface Settled {
+  readonly queue: string
+  readonly executor: string
+  readonly eventIds: readonly string[]
+}
+
+/** Takes deliveries out of their queue. */
+export async function removeDeliveries(
+  db: QueryExecutorProvider,
+  { queue, executor, eventIds }: Settled,
+): Promise<void> {
+  await sql`
+    delete from bus_delivery
+    where queue = ${queue} and event_id = any(${eventIds}::uuid[]) and claimed_by = ${executor}`.execute(db)
+}
+
+/** Puts deliveries back untouched. */
+export async function releaseDeliveries(
+  db: QueryExecutorProvider,
+  { queue, executor, eventIds }: Settled,
+): Promise<void> {
+  await sql`
+    update bus_delivery set claimed_by = null
+    where queue = ${queue} and event_id = any(${eventIds}::uuid[]) and claimed_by = ${executor}`.execute(db)
+}
+
+export interface Failure {
+  readonly queue: string
+  readonly executor: string
+  readonly eventId: string
+  readonly error: string
+}
+
+/** Counts a failed try and puts the delivery back, to be tried after `delayMs` by the database's clock. */
+export async function delayDelivery(
+  db: QueryExecutorProvider,
+  { queue, executor, eventId, error, delayMs }: Failure & { delayMs: number },
+): Promise<void> {
+  await sql`
+    update bus_delivery
+    set claimed_by = null, failures = failures + 1, last_error = ${error},
+      first_failed_at = coalesce(first_failed_at, app_now()),
+      due_at = app_now() + ${delayMs}::float8 * interval '1 millisecond'
+    where queue = ${queue} and event_id = ${eventId} and claimed_by = ${executor}`.execute(db)
+}
+
+/** Moves a delivery to the dead letters, in one statement. An event that died in this queue before keeps its entry's id. */
+export async function buryDelivery(
+  db: QueryExecutorProvider,
+  { queue, executor, eventId, error }: Failure,
+): Promise<void> {
+  await sql`
+    with dead as (
+      delete from bus_delivery
+      where queue = ${queue} and event_id = ${eventId} and claimed_by = ${executor}
+      returning *
+    )
+    insert into bus_dead_letter
+      (queue, event_id, event_type, aggregate, envelope, error_message, attempts, first_failed_at)
+    select queue, event_id, event_type, aggregate, envelope, ${error}, failures + 1,
+      coalesce(first_failed_at, app_now())
+    from dead
+    on conflict (queue, event_id) do update
+    set error_message = excluded.error_message, attempts = excluded.attempts, died_at = excluded.died_at`.execute(
+    db,
+  )
+}
+
+/** Whether a delivery of these queues is in hand, or could be: due, and not behind a delayed one of its aggregate. */
+export async function hasWork(db: QueryExecutorProvider, queues: readonly string[]): Promise<boolean> {
+  const { rows } = await sql<{ busy: boolean }>`
+    select exists (
+      select from bus_delivery d
+      where d.queue = any(${queues}::text[]) and (d.claimed_by is not null or d.due_at <= app_now())
+        and not exists (
+          select from bus_delivery earlier
+          where earlier.queue = d.queue and earlier.aggregate = d.aggregate and earlier.position < d.position
+            and earlier.due_at > app_now())) as busy`.execute(db)
+  return rows[0]?.busy ?? false
+}
