@@ -68,7 +68,7 @@ export function portOf(service: AnyService, portBase: number, instance: number):
 export async function startService(
   service: AnyService,
   platform: Platform,
-  instance = 0,
+  { instance = 0, showsPlatform = false }: StartOptions = {},
 ): Promise<RunningService> {
   const log = platform.log.child({ service: service.name, instance })
   const closing = new ClosingStack(log)

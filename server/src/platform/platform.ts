@@ -62,11 +62,9 @@ async function open(
   if (phoneHost !== undefined) closing.defer('phone host', () => phoneHost.leave())
   const blobs = await openDirectoryStore(join(settings.dataDir, 'blobs'))
   closing.add('blobs', blobs)
-  const bus = closing.add(
-    'bus',
-    await openEmbeddedBus({ url: database.bus.url, schema: database.bus.schema, log }),
-  )
-  await bus.declare()
+  const crash = crashPoints(settings.crashPoints)
+  const metrics = openMetrics('platform')
+  const bus = closing.add('bus', await openBus({ ...database.bus, log, metrics, crash }))
   const registry = closing.add('registry', staticRegistry())
   return {
     phoneHost,
