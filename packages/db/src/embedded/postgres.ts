@@ -2,6 +2,8 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Clock, systemClock } from '@cloudphone/observe/clock'
 import type { Logger } from '@cloudphone/observe/log'
+import { withClient } from '../client.ts'
+import { isUnavailable } from '../errors.ts'
 import { type DatabaseTarget, socketTarget } from '../target.ts'
 import {
   becomesReady,
@@ -18,6 +20,9 @@ import { type Placement, place } from './placement.ts'
 import type { ProcessIdentity } from './process.ts'
 import { workingDirectory } from './process.ts'
 import { acquireSupervisorLock, type SupervisorLock } from './supervisor-lock.ts'
+
+const ADOPT_TIMEOUT_MS = 10_000
+const ADOPT_RETRY_MS = 20
 
 export interface EmbeddedPostgresOptions {
   /** The platform's data directory, normally `.cloudphone`; the server's files lie in `postgres` below it. */
@@ -75,7 +80,7 @@ async function startLocked(
   const { home, note } = placement
   const startedMs = clock.monotonicMs()
   const password = await ensureCluster(placement, durability)
-  const { postmaster, socketDir, how } = await adoptOrStart(placement, durability, clock)
+  const { adminUrl, postmaster, how } = await adoptOrStart(placement, password, durability, clock)
   const durationMs = Math.round(clock.monotonicMs() - startedMs)
   log.info({ event: `postgres.${how}`, pid: postmaster.pid, dataDir: home, durationMs })
   let stopping: Promise<void> | undefined
@@ -88,7 +93,7 @@ async function startLocked(
     }
   }
   const server: EmbeddedPostgres = {
-    adminUrl: socketTarget(socketDir, { user: SUPERUSER, password, database: 'postgres' }),
+    adminUrl,
     pid: postmaster.pid,
     how,
     dataDir: home,
@@ -104,22 +109,45 @@ async function startLocked(
 
 async function adoptOrStart(
   placement: Placement,
+  password: string,
   durability: Durability,
   clock: Clock,
-): Promise<{ postmaster: ProcessIdentity; socketDir: string; how: 'started' | 'adopted' }> {
+): Promise<Pick<EmbeddedPostgres, 'adminUrl' | 'how'> & { postmaster: ProcessIdentity }> {
   const { home } = placement
+  const targetIn = (socketDir: string): DatabaseTarget =>
+    socketTarget(socketDir, { user: SUPERUSER, password, database: 'postgres' })
+  const deadline = clock.monotonicMs() + ADOPT_TIMEOUT_MS
   let occupant = await occupantOf(home)
   while (occupant.state === 'running') {
-    // We hold the supervisor's lock, so whoever started it is dead.
+    // We hold the supervisor's lock, so whoever started it is dead. It may be dying, too: only an answer
+    // proves that it is there.
     const { postmaster, socketDir } = occupant
-    if (await becomesReady(home, postmaster, clock)) return { postmaster, socketDir, how: 'adopted' }
-    // It was on its way out.
+    const adminUrl = targetIn(socketDir)
+    if ((await becomesReady(home, postmaster, clock)) && (await answers(adminUrl))) {
+      return { adminUrl, postmaster, how: 'adopted' }
+    }
+    if (clock.monotonicMs() > deadline) {
+      throw new Error(
+        `PostgreSQL (process ${postmaster.pid}) runs in ${home} but does not answer on its socket in ${socketDir}: stop it and start again`,
+      )
+    }
+    await clock.sleep(ADOPT_RETRY_MS)
     occupant = await occupantOf(home)
   }
   if (occupant.state === 'stale') await removeStalePidFile(home, () => processesIn(join(home, 'data')), clock)
   await removeStaleSocket(placement.socketDir)
   const postmaster = await startServer(placement, durability, clock)
-  return { postmaster, socketDir: placement.socketDir, how: 'started' }
+  return { adminUrl: targetIn(placement.socketDir), postmaster, how: 'started' }
+}
+
+async function answers(url: DatabaseTarget): Promise<boolean> {
+  try {
+    await withClient(url, 'cloudphone supervisor', (client) => client.query('select 1'))
+    return true
+  } catch (error) {
+    if (isUnavailable(error)) return false
+    throw error
+  }
 }
 
 /** The processes that work in a folder, as every PostgreSQL process does in its data directory; Linux only. */
