@@ -3,7 +3,6 @@
  * - session: one authenticated connection to an adbd, over which many commands run at once
  */
 import { Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
 import type { ReadableStream as NodeReadableStream } from 'node:stream/web'
 import {
   Adb,
@@ -176,19 +175,24 @@ async function install(adb: Adb, apk: Readable, sizeBytes: number): Promise<void
   const writer = process.stdin.getWriter()
   const answer = readText(toNode(process.output))
   try {
-    await pipeline(apk, async (source: AsyncIterable<Uint8Array>) => {
-      for await (const part of source) await writer.write(part)
-    })
+    for await (const part of apk as AsyncIterable<Uint8Array>) if (!(await accepts(writer, part))) break
   } catch (error) {
-    // The package manager hangs up as soon as it has seen enough to refuse: its words say more than our broken pipe.
-    if (apk.errored) {
-      await process.kill()
-      throw error
-    }
+    await process.kill()
+    throw error
   }
   const text = (await answer).trim()
   if (!/^Success\b/m.test(text))
     throw new AdbError('install_failed', text === '' ? 'the phone hung up' : text)
+}
+
+/** False when the package manager has hung up: it has seen enough, and its answer says more than our broken pipe. */
+async function accepts(writer: WritableStreamDefaultWriter<Uint8Array>, part: Uint8Array): Promise<boolean> {
+  try {
+    await writer.write(part)
+    return true
+  } catch {
+    return false
+  }
 }
 
 async function readText(parts: AsyncIterable<Uint8Array>): Promise<string> {
