@@ -89,7 +89,7 @@ export function canTurnBack(at: Position, plan: Plan): boolean {
 export function lastUndoable(plan: Plan, from: number): number {
   let index = from
   while (index >= 0 && plan.steps[index]?.undoable !== true) index -= 1
-  return index
+  return Math.max(index, -1)
 }
 
 /** The name of the step that is being done or undone. */
