@@ -1,0 +1,118 @@
+import type { Route } from '@cloudphone/contracts/route'
+import { publicRoutes } from '@cloudphone/contracts/routes'
+import type { Clock } from '@cloudphone/observe/clock'
+import { common, ProblemError } from '@cloudphone/runtime/problem'
+import type { TokenVerifier } from '@cloudphone/runtime/tokens'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { ApiKeyExchange } from '../domain/api-key-exchange.ts'
+import { limitKeyOf, type RateLimiter } from '../domain/rate-limit.ts'
+import type { GatewayTelemetry } from '../telemetry.ts'
+
+interface DoorOptions {
+  readonly tokens: TokenVerifier
+  readonly apiKeys: ApiKeyExchange
+  readonly limiter: RateLimiter
+  readonly clock: Clock
+  readonly telemetry: GatewayTelemetry
+}
+
+const protectedRoutes = new Set(
+  publicRoutes.filter(({ access }) => access.kind === 'user').map(({ method, path }) => `${method} ${path}`),
+)
+
+/** Places without limit: probes, and static pages that cost nothing. */
+const unlimited = /^\/($|health\/|metrics$|api\/docs(\/|$)|api\/openapi\.json$)/
+
+/**
+ * What every request meets first: whose it is, and whether there are too many of them. An API key becomes an access
+ * token in the request's headers, so that everything behind this door knows tokens only.
+ */
+export function guardDoor(app: FastifyInstance, options: DoorOptions): void {
+  app.addHook('onRequest', async (request, reply) => {
+    setSecurityHeaders(request, reply)
+    const template = request.routeOptions.url
+    if (template !== undefined && unlimited.test(template)) return
+    const method: Route['method'] | string = request.method === 'HEAD' ? 'GET' : request.method
+    const identity = await identify(request, reply, options)
+    if (identity.counted === undefined) takeOne(`user:${identity.userId}`, reply, options)
+    if (!protectedRoutes.has(`${method} ${template ?? ''}`)) return
+    if (identity.refusal !== undefined) throw identity.refusal
+  })
+}
+
+type Identity =
+  | { readonly counted?: undefined; readonly userId: string; readonly refusal?: undefined }
+  /** Nobody that is known: counted by address, before any work was done for it. */
+  | { readonly counted: 'by address'; readonly refusal: ProblemError }
+
+async function identify(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  options: DoorOptions,
+): Promise<Identity> {
+  const credential = credentialOf(request)
+  const byAddress = () => takeOne(limitKeyOf(request.ip), reply, options)
+  if (credential === undefined) {
+    byAddress()
+    return { counted: 'by address', refusal: common.unauthenticated() }
+  }
+  const isKey = credential.startsWith('cpk_')
+  // Asking the users service is work: an unknown key counts by address first.
+  const isCounted = isKey && !options.apiKeys.knows(credential)
+  if (isCounted) byAddress()
+  try {
+    const token = isKey ? await options.apiKeys.tokenOf(credential) : credential
+    const { userId } = await options.tokens.verify(token)
+    request.headers.authorization = `Bearer ${token}`
+    delete request.headers['x-api-key']
+    return { userId }
+  } catch (error) {
+    if (!(error instanceof ProblemError) || error.status >= 500) throw error
+    if (!isCounted) byAddress()
+    options.telemetry.callerRefused({ code: error.code })
+    return { counted: 'by address', refusal: error }
+  }
+}
+
+function credentialOf({ headers }: FastifyRequest): string | undefined {
+  const key = headers['x-api-key']
+  if (typeof key === 'string' && key.startsWith('cpk_') && key.length <= 200) return key
+  return /^Bearer (\S{1,8192})$/i.exec(headers.authorization ?? '')?.[1]
+}
+
+/** Counts a request. @throws ProblemError `rate_limited` with Retry-After. */
+export function takeOne(
+  key: string,
+  reply: Pick<FastifyReply, 'header'>,
+  { limiter, clock, telemetry }: Pick<DoorOptions, 'limiter' | 'clock' | 'telemetry'>,
+): void {
+  const verdict = limiter.take(key, clock.monotonicMs())
+  if (verdict === undefined) return
+  reply.header('ratelimit-policy', limiter.policy)
+  reply.header('ratelimit-limit', String(verdict.limit))
+  reply.header('ratelimit-remaining', String(verdict.remaining))
+  reply.header('ratelimit-reset', String(verdict.resetSeconds))
+  if (verdict.allowed) return
+  telemetry.limited({ kind: key.startsWith('user:') ? 'user' : 'address' })
+  throw new ProblemError({
+    status: 429,
+    code: 'rate_limited',
+    detail: common.rate_limited({ retryAfterSeconds: verdict.resetSeconds }).message,
+    members: { retryAfterSeconds: verdict.resetSeconds },
+    retryAfterSeconds: verdict.resetSeconds,
+  })
+}
+
+/** No page of ours is framed, sniffed or cached. The docs bring a content policy of their own. */
+function setSecurityHeaders(request: FastifyRequest, reply: FastifyReply): void {
+  reply.headers({
+    'x-content-type-options': 'nosniff',
+    'x-frame-options': 'DENY',
+    'referrer-policy': 'no-referrer',
+    'cross-origin-resource-policy': 'same-origin',
+    'cache-control': 'no-store',
+  })
+  if (!request.url.startsWith('/api/docs')) {
+    reply.header('content-security-policy', "default-src 'none'; frame-ancestors 'none'")
+  }
+}
