@@ -130,3 +130,21 @@ test('a notifier whose connection is cut sends on the next one', async () => {
   bell.notify('again')
   await heard.until(() => heard.count('again') === 3)
 })
+
+test('a notifier that is closed sends what it was asked for before', async () => {
+  const heard = inbox()
+  await using ears = listener({
+    url: db.directUrl,
+    channels: ['last'],
+    ...heard,
+    applicationName: 'ears',
+    log,
+  })
+  const bell = notifier({ url: db.directUrl, applicationName: 'bell', log })
+  await ears.listening()
+  bell.notify('last')
+  await heard.until(() => heard.count('last') === 2)
+  bell.notify('last')
+  await bell.close()
+  await heard.until(() => heard.count('last') === 3)
+})

@@ -64,6 +64,7 @@ export interface Notifier extends AsyncDisposable {
 
 /** Decision 29: leading edge, then one per this many milliseconds. */
 const NOTIFY_INTERVAL_MS = 5
+const FLUSH_TIMEOUT_MS = 200
 
 /**
  * Sends wake-ups on a connection of its own, outside of business transactions: a NOTIFY takes a lock on
@@ -110,6 +111,11 @@ export function notifier(options: NotifierOptions): Notifier {
     },
     drained,
     async close() {
+      // The last commit's wake-up should still go out, if there is a connection to send it on.
+      const patience = new AbortController()
+      const enough = clock.sleep(FLUSH_TIMEOUT_MS, patience.signal).catch(() => undefined)
+      if (session.client !== null) await Promise.race([drained(), enough])
+      patience.abort()
       closed = true
       await session.close()
       await drained()
