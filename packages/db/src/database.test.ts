@@ -127,7 +127,8 @@ test('two transactions that deadlock both commit, and the loser hooks count once
       await add(tx, to, 10)
     })
   await Promise.all([move(1, 2), move(2, 1)])
-  expect(tries).toBe(3)
+  // One loses, and may lose again when it is back before the other has woken up.
+  expect(tries).toBeGreaterThanOrEqual(3)
   expect(seen.toSorted()).toEqual(['1->2', '2->1'])
   expect(await amounts()).toEqual([0, 0])
 })

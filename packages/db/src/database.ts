@@ -55,7 +55,8 @@ export interface Database<Schema> extends AsyncDisposable {
 }
 
 const MAX_CONFLICT_RETRIES = 5
-const CONFLICT_BACKOFF_MS = 2
+// Doubles at each retry: time for the winner, whom the loser's rollback has only just woken.
+const CONFLICT_BACKOFF_MS = 5
 // A process that freezes inside a transaction would hold its row locks for ever.
 const IDLE_IN_TRANSACTION_TIMEOUT_MS = 60_000
 
