@@ -91,10 +91,12 @@ export class EventLog {
   /** Events after `since`, now and as they come, until the signal fires, the log closes, or the reader is too slow. */
   async *follow(since: number, signal: AbortSignal): AsyncGenerator<readonly PhoneEvent[], void, undefined> {
     let last = since
-    while (!signal.aborted && !this.#closed) {
+    while (!signal.aborted) {
       const batch = this.after(last)
       if (batch === undefined) return
       if (batch.length === 0) {
+        // Only now: what was appended right before the end is still told.
+        if (this.#closed) return
         await this.#more(signal)
         continue
       }

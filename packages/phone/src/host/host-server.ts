@@ -1,7 +1,9 @@
 import { chmod, rm } from 'node:fs/promises'
+import type { ServerResponse } from 'node:http'
 import { connect } from 'node:net'
 import { dirname } from 'node:path'
 import { Readable } from 'node:stream'
+import { finished } from 'node:stream/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { type ZodType, z } from 'zod'
 import { ensurePrivateDirectory } from './atomic-file.ts'
@@ -20,6 +22,7 @@ import { HostError } from './host-error.ts'
 import type { HostLog } from './phone.ts'
 import type { PhoneHost } from './phone-host.ts'
 
+const FAREWELL_MS = 1000
 const BODY_BYTES = 1024 * 1024
 /** sockaddr_un holds 108 bytes on Linux and 104 on macOS, the closing zero included. */
 const SOCKET_PATH_BYTES = 103
@@ -36,6 +39,8 @@ export interface HostServerOptions {
 /** The API of a phone host; the caller makes it listen. */
 export function buildHostServer({ host, log, shutdown }: HostServerOptions): FastifyInstance {
   const app = Fastify({ bodyLimit: BODY_BYTES, forceCloseConnections: true })
+  const followers = new Set<ServerResponse>()
+  app.addHook('preClose', async () => await farewell(followers))
   app.addHook('onRequest', async (request) => {
     const name = request.headers.host?.replace(/:\d+$/, '') ?? ''
     if (!HOST_NAMES.includes(name)) {
@@ -56,17 +61,28 @@ export function buildHostServer({ host, log, shutdown }: HostServerOptions): Fas
       retryable: false,
     })
   })
-  hostRoutes(app, host, shutdown)
+  hostRoutes(app, { host, shutdown, followers })
   phoneRoutes(app, host)
   return app
 }
 
-function hostRoutes(app: FastifyInstance, host: PhoneHost, shutdown: () => void): void {
+interface HostRoutes {
+  readonly host: PhoneHost
+  readonly shutdown: () => void
+  /** Event streams that are being written. */
+  readonly followers: Set<ServerResponse>
+}
+
+function hostRoutes(app: FastifyInstance, { host, shutdown, followers }: HostRoutes): void {
   app.get('/v1/info', async () => host.info())
   app.get('/v1/health', async () => ({ status: 'ok' }))
   app.get('/v1/faults', async () => host.faults())
   app.put('/v1/faults', async (request) => await host.setFaults(parse(FaultPlan, request.body)))
-  app.get('/v1/events', async (request, reply) => streamEvents(host, request, reply))
+  app.get('/v1/events', async (request, reply) => {
+    await streamEvents(host, request, reply)
+    followers.add(reply.raw)
+    reply.raw.once('close', () => followers.delete(reply.raw))
+  })
   app.post('/v1/shutdown', async (_request, reply) => {
     reply.raw.once('close', shutdown)
     return await reply.code(202).send({ status: 'stopping' })
@@ -168,6 +184,16 @@ async function streamEvents(host: PhoneHost, request: FastifyRequest, reply: Fas
   // A reader that has gone ends the stream in the middle; there is nobody left to tell.
   stream.on('error', () => reply.raw.destroy())
   stream.pipe(reply.raw)
+}
+
+/** Lets the event streams, which end with the log, bring out their last lines; a reader that stands still is left behind. */
+async function farewell(followers: ReadonlySet<ServerResponse>): Promise<void> {
+  const timeout = AbortSignal.timeout(FAREWELL_MS)
+  const done = [...followers].map(async (response) => {
+    // Rejects when the reader breaks off or is too slow, which is as good an end as any.
+    await finished(response, { signal: timeout }).catch((error: unknown) => error)
+  })
+  await Promise.all(done)
 }
 
 async function* allNow(host: PhoneHost, since: number): AsyncGenerator<readonly PhoneEvent[]> {

@@ -225,21 +225,17 @@ export class Phone {
     try {
       adbd = await this.#listen(android)
       const now = this.#deps.now()
-      await this.#save({
-        state: 'booting',
-        generation: generation + 1,
-        startedAt: now.toISOString(),
-        bootedAt: null,
-        exitedAt: null,
-        exitReason: null,
-      })
+      const fresh = { bootedAt: null, exitedAt: null, exitReason: null }
+      await this.#save(
+        { ...fresh, state: 'booting', generation: generation + 1, startedAt: now.toISOString() },
+        { type: 'phone.started', reason },
+      )
       this.#power = { android, adbd, startedAtMs: now.getTime() }
     } catch (error) {
       await adbd?.close()
       await android.close()
       throw error
     }
-    this.#emit('phone.started', reason)
     const life = this.#life
     void this.#boot(android, life).catch((error: unknown) => this.#bootFailed(error, life))
   }
@@ -269,8 +265,8 @@ export class Phone {
     await android.boot(life.signal)
     await this.#alone(async () => {
       if (life.signal.aborted) return
-      await this.#save({ state: 'running', bootedAt: this.#deps.now().toISOString() })
-      this.#emit('phone.booted', null)
+      const bootedAt = this.#deps.now().toISOString()
+      await this.#save({ state: 'running', bootedAt }, { type: 'phone.booted', reason: null })
     })
   }
 
@@ -360,11 +356,12 @@ export class Phone {
   }
 
   async #exited(state: 'stopped' | 'crashed', reason: string): Promise<void> {
+    const next = { ...this.#record, state, exitReason: reason, exitedAt: this.#deps.now().toISOString() }
     try {
-      await this.#save({ state, exitReason: reason, exitedAt: this.#deps.now().toISOString() })
+      await writeRecord(this.dir, next)
     } finally {
       // Also when the disk refuses: the phone is off, and whoever listens must know.
-      this.#emit(state === 'stopped' ? 'phone.stopped' : 'phone.crashed', reason)
+      this.#become(next, { type: state === 'stopped' ? 'phone.stopped' : 'phone.crashed', reason })
     }
   }
 
@@ -373,10 +370,20 @@ export class Phone {
     return (await this.faults.decide(subject)) ?? (await this.#deps.fleetFault(op, subject))
   }
 
-  async #save(change: Partial<PhoneRecord>): Promise<void> {
-    this.#record = { ...this.#record, ...change }
+  /** Disk first, then memory and event in one go: who sees the new state finds its event in the log. */
+  async #save(
+    change: Partial<PhoneRecord>,
+    event?: { type: PhoneEventType; reason: string | null },
+  ): Promise<void> {
+    const next = { ...this.#record, ...change }
+    await writeRecord(this.dir, next)
+    this.#become(next, event)
+  }
+
+  #become(record: PhoneRecord, event?: { type: PhoneEventType; reason: string | null }): void {
+    this.#record = record
+    if (event !== undefined) this.#emit(event.type, event.reason)
     this.#wake()
-    await writeRecord(this.dir, this.#record)
   }
 
   #emit(type: PhoneEventType, reason: string | null): void {
