@@ -68,6 +68,7 @@ export const subscriptions: readonly Subscription[] = [
   queue('scheduler', 'scheduler.device-status-changed', [DeviceStatusChanged], 'critical'),
   queue('scheduler', 'scheduler.device-failed', [DeviceFailed], 'critical'),
   queue('scheduler', 'scheduler.device-deleted', [DeviceDeleted], 'critical'),
+  queue('scheduler', 'scheduler.user-created', [UserCreated], 'critical'),
   queue('notifications', 'notifications.device-failed', [DeviceFailed], 'informational'),
   queue('notifications', 'notifications.device-deleted', [DeviceDeleted], 'informational'),
   queue('notifications', 'notifications.device-creation-failed', [DeviceCreationFailed], 'informational'),

@@ -1,0 +1,42 @@
+import { SetHolder } from '@cloudphone/contracts/api/devices-api'
+import type { AllocationId, DeviceId, UserId } from '@cloudphone/contracts/id'
+import { ProblemError } from '@cloudphone/runtime/problem'
+import type { ServiceClient } from '@cloudphone/runtime/service-client'
+
+/** Tells the devices service who holds a pooled phone. Both verbs are idempotent by their fence. */
+export interface Holders {
+  /** @throws ProblemError as the devices service answers: a phone that does not run cannot be given to anybody. */
+  raise(hold: {
+    deviceId: DeviceId
+    fence: number
+    allocationId: AllocationId
+    userId: UserId
+    signal: AbortSignal
+  }): Promise<void>
+  /** Makes sure that the hold under a lower fence is over; also when nobody knows whether it ever began. */
+  lower(end: { deviceId: DeviceId; fence: number; signal: AbortSignal }): Promise<void>
+}
+
+/**
+ * A phone that is gone or does not run is used by nobody, and one that stands under a higher fence has left the hold
+ * behind already: all of it counts as lowered.
+ */
+const lowered: ReadonlySet<string> = new Set(['device_not_found', 'device_not_running', 'stale_allocation'])
+
+/** Opens the port to the devices service. */
+export function openHolders(client: Pick<ServiceClient, 'call'>): Holders {
+  return {
+    raise: async ({ deviceId, fence, allocationId, userId, signal }) => {
+      await client.call(SetHolder, { params: { deviceId }, body: { fence, allocationId, userId }, signal })
+    },
+    lower: async ({ deviceId, fence, signal }) => {
+      try {
+        const body = { fence, allocationId: null, userId: null }
+        await client.call(SetHolder, { params: { deviceId }, body, signal })
+      } catch (error) {
+        if (!(error instanceof ProblemError)) throw error
+        if (error.status !== 404 && error.status !== 410 && !lowered.has(error.code)) throw error
+      }
+    },
+  }
+}
