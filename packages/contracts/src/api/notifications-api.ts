@@ -6,8 +6,10 @@ export const Notification = z.object({
   id: z.guid(),
   userId: UserId,
   type: z.string(),
+  /** For people, in Chinese; the same in English beside it. */
   title: z.string(),
   message: z.string(),
+  english: z.object({ title: z.string(), message: z.string() }),
   data: z.record(z.string(), z.unknown()),
   createdAt: z.iso.datetime(),
   readAt: z.iso.datetime().nullable(),
