@@ -92,9 +92,8 @@ export async function buryDevice(
 }
 
 export async function purgeTombstones(tx: Tx<DevicesSchema>): Promise<number> {
-  const gone = await sql`delete from device_tombstones where deleted_at < app_now() - interval '30 days'`.execute(
-    tx,
-  )
+  const gone =
+    await sql`delete from device_tombstones where deleted_at < app_now() - interval '30 days'`.execute(tx)
   return Number(gone.numAffectedRows ?? 0)
 }
 

@@ -60,10 +60,7 @@ async function hasFreePort(tx: Tx<DevicesSchema>, { nodeId, first, last }: PortS
   return (rows[0]?.taken ?? 0) < last - first + 1
 }
 
-export async function heldPort(
-  db: Kysely<DevicesSchema>,
-  deviceId: DeviceId,
-): Promise<number | undefined> {
+export async function heldPort(db: Kysely<DevicesSchema>, deviceId: DeviceId): Promise<number | undefined> {
   const row = await db
     .selectFrom('port_allocations')
     .select('adb_port')

@@ -1,5 +1,5 @@
-import { afterCommit } from '@cloudphone/db/database'
 import type { Caller } from '@cloudphone/contracts/access'
+import { afterCommit } from '@cloudphone/db/database'
 import { dropAdbKey, keepAdbKey, listAdbKeys, lockAdbKeys, wantKeysAnew } from '../db/adb-key-repo.ts'
 import type { AdbKeyRow } from '../db/schema.ts'
 import { problems } from '../errors.ts'

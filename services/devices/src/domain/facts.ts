@@ -43,12 +43,7 @@ export function fact<Definition extends DeviceEvent>(
  * Writes the facts of one change in order. `row` is the device as the change left it, whose version has counted one step
  * for each of them.
  */
-export async function tell(
-  outbox: Outbox,
-  tx: AnyTx,
-  row: DeviceRow,
-  facts: readonly Fact[],
-): Promise<void> {
+export async function tell(outbox: Outbox, tx: AnyTx, row: DeviceRow, facts: readonly Fact[]): Promise<void> {
   const common = {
     deviceId: row.id,
     deviceName: row.name,

@@ -1,11 +1,10 @@
-import type { ProviderType } from '@cloudphone/contracts/device'
 import {
   DeviceCreated,
   DeviceCreationFailed,
   DeviceDeleted,
   DeviceStarted,
 } from '@cloudphone/contracts/events/device-events'
-import type { DeviceId, UserId } from '@cloudphone/contracts/id'
+import type { DeviceId } from '@cloudphone/contracts/id'
 import { afterCommit, type Tx } from '@cloudphone/db/database'
 import { saga } from '@cloudphone/saga/builder'
 import { buryDevice, findDevice, moveDevice, touchDevice } from '../db/device-repo.ts'
@@ -18,16 +17,10 @@ import type { Deps } from '../domain/deps.ts'
 import { fact, statusChanged, tell } from '../domain/facts.ts'
 import { phoneSpec } from '../domain/phone-spec.ts'
 import type { Quota } from '../domain/quota.ts'
+import type { DeviceCreationInput } from '../domain/saga-inputs.ts'
 import { problems } from '../errors.ts'
 import { bootPhone } from '../providers/boot.ts'
 import { createFailed, ProviderError } from '../providers/provider.ts'
-
-export interface DeviceCreationInput {
-  readonly deviceId: DeviceId
-  /** The owner, whose quota was reserved under the device's id; null for a pooled phone. */
-  readonly userId: UserId | null
-  readonly providerType: ProviderType
-}
 
 /** Decision 15; the reservation of quota outlives it by five minutes. */
 export const CREATION_TIMEOUT_MS = 600_000
@@ -49,7 +42,10 @@ export function deviceCreation(deps: Deps, parts: CreationParts) {
     .input<DeviceCreationInput, Tx<DevicesSchema>>()
     .local('ALLOCATE_PORTS', async (tx, s) => await step.allocate(tx, s))
     .undo(async (tx, s) => await step.giveBack(tx, s.deviceId))
-    .call('CREATE_PROVIDER_DEVICE', async (s, { signal, attempt }) => await step.create(s, { signal, attempt }))
+    .call(
+      'CREATE_PROVIDER_DEVICE',
+      async (s, { signal, attempt }) => await step.create(s, { signal, attempt }),
+    )
     .undo(async (s, { signal }) => await step.destroy(s, signal))
     .local('CREATE_DATABASE_RECORD', async (tx, s) => await step.bind(tx, s))
     .undo(async (tx, s) => await step.unbind(tx, s.deviceId))
@@ -94,9 +90,12 @@ function creationSteps(deps: Deps, { keys, quota, quotaOwed }: CreationParts) {
     const row = await rowOf(input.deviceId)
     const adbPort = (await heldPort(database.kysely, input.deviceId)) ?? 0
     const adbKeys = await keys.keysFor(row)
-    const resource = await providers[input.providerType].create(phoneSpec(row, { nodeId, adbPort, adbKeys }), {
-      signal,
-    })
+    const resource = await providers[input.providerType].create(
+      phoneSpec(row, { nodeId, adbPort, adbKeys }),
+      {
+        signal,
+      },
+    )
     return {
       externalId: resource.externalId,
       containerName: resource.name,
@@ -125,7 +124,12 @@ function creationSteps(deps: Deps, { keys, quota, quotaOwed }: CreationParts) {
 
   const takePort = async (tx: Tx<DevicesSchema>, deviceId: DeviceId, nodeId: string): Promise<number> => {
     const { first, last } = settings.DEVICES_ADB_PORTS
-    const port = await takeAdbPort(tx, { deviceId, nodeId: nodeId as DeviceRow['node_id'] & string, first, last })
+    const port = await takeAdbPort(tx, {
+      deviceId,
+      nodeId: nodeId as DeviceRow['node_id'] & string,
+      first,
+      last,
+    })
     if (port === undefined) throw problems.ports_exhausted({ node: nodeId, first, last })
     return port
   }
@@ -190,7 +194,9 @@ function creationSteps(deps: Deps, { keys, quota, quotaOwed }: CreationParts) {
         },
       })
       if (row === undefined) throw problems.device_not_found({ deviceId: s.deviceId })
-      await tell(outbox, tx, row, [fact(DeviceCreated, { providerType: row.provider_type, status: row.status })])
+      await tell(outbox, tx, row, [
+        fact(DeviceCreated, { providerType: row.provider_type, status: row.status }),
+      ])
     },
 
     unbind: async (tx: Tx<DevicesSchema>, deviceId: DeviceId) => {
@@ -220,7 +226,13 @@ function creationSteps(deps: Deps, { keys, quota, quotaOwed }: CreationParts) {
 
     recordStart: async (
       tx: Tx<DevicesSchema>,
-      s: { deviceId: DeviceId; generation: number; adbHost: string | null; adbPort: number | null; keysApplied: number },
+      s: {
+        deviceId: DeviceId
+        generation: number
+        adbHost: string | null
+        adbPort: number | null
+        keysApplied: number
+      },
     ) => {
       const now = clock.now()
       const row = await moveDevice(tx, s.deviceId, 'boot', {

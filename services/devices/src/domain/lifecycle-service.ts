@@ -1,0 +1,166 @@
+import { type Caller, may } from '@cloudphone/contracts/access'
+import type { DeviceId } from '@cloudphone/contracts/id'
+import type { Tx } from '@cloudphone/db/database'
+import type { SagaDefinition } from '@cloudphone/saga/definition'
+import type { Sagas } from '@cloudphone/saga/engine'
+import { OperationInProgress } from '@cloudphone/saga/errors'
+import { findDevice, findTombstone, lockDevice, moveDevice } from '../db/device-repo.ts'
+import type { DeviceRow, DevicesSchema } from '../db/schema.ts'
+import { problems } from '../errors.ts'
+import type { Deps } from './deps.ts'
+import { accessOf, moves } from './device.ts'
+import { statusChanged, tell } from './facts.ts'
+import type { SagaInputs } from './saga-inputs.ts'
+
+export interface Accepted {
+  readonly sagaId: string
+  readonly device: DeviceRow
+}
+
+export type LifecycleDefinitions = {
+  readonly [Type in keyof SagaInputs]: SagaDefinition<SagaInputs[Type], Tx<DevicesSchema>>
+}
+
+/** One request for a lifecycle operation. */
+export interface Asked {
+  readonly caller: Caller
+  readonly deviceId: DeviceId
+  readonly requestKey: string
+}
+
+/** Start, stop and delete: each is one transaction that checks the right and starts the saga. */
+export class LifecycleService {
+  readonly #deps: Deps
+  readonly #sagas: Pick<Sagas, 'start'>
+  readonly #definitions: LifecycleDefinitions
+
+  constructor(deps: Deps, sagas: Pick<Sagas, 'start'>, definitions: LifecycleDefinitions) {
+    this.#deps = deps
+    this.#sagas = sagas
+    this.#definitions = definitions
+  }
+
+  async start(asked: Asked): Promise<Accepted> {
+    return await this.#startOrStop(asked, 'start')
+  }
+
+  async stop(asked: Asked): Promise<Accepted> {
+    return await this.#startOrStop(asked, 'stop')
+  }
+
+  async remove(asked: Asked): Promise<Accepted> {
+    const accepted = await this.#inTurn(asked, async (tx, device) => {
+      const owned = device.user_id === asked.caller.userId || may(asked.caller, 'devices:any')
+      if (!owned) throw problems.device_forbidden({ deviceId: device.id })
+      if (device.allocation_id !== null) {
+        throw problems.device_allocated({ deviceId: device.id, allocationId: device.allocation_id })
+      }
+      const started = await this.#sagas.start(tx, {
+        definition: this.#definitions.device_deletion,
+        businessKey: asked.requestKey,
+        subject: device.id,
+        userId: asked.caller.userId,
+        tenantId: asked.caller.tenantId,
+        input: { deviceId: device.id, userId: device.user_id },
+      })
+      if (!started.created) return { sagaId: started.sagaId, device }
+      const set = { restart_at: null, resume_on_start: false }
+      const moved = await moveDevice(tx, device.id, 'delete', { events: 1, set })
+      if (moved === undefined) throw illegal(device, 'delete')
+      await tell(this.#deps.outbox, tx, moved, [
+        statusChanged(device.status, 'DELETING', this.#deps.clock.now()),
+      ])
+      return { sagaId: started.sagaId, device: moved }
+    })
+    this.#deps.telemetry.accepted('deletion', asked.deviceId, accepted.sagaId)
+    return accepted
+  }
+
+  async #startOrStop(asked: Asked, operation: 'start' | 'stop'): Promise<Accepted> {
+    const accepted = await this.#inTurn(asked, async (tx, device) => {
+      const any = may(asked.caller, 'devices:any')
+      const owned = device.user_id === asked.caller.userId || device.holder_user_id === asked.caller.userId
+      const started = await this.#sagas.start(tx, {
+        definition: this.#definitions[`device_${operation}`],
+        businessKey: asked.requestKey,
+        subject: device.id,
+        userId: asked.caller.userId,
+        tenantId: asked.caller.tenantId,
+        input: {
+          deviceId: device.id,
+          by: any && !owned ? 'operator' : 'user',
+          allocationId: device.allocation_id,
+          fence: device.fence,
+        },
+      })
+      const from: readonly string[] = moves[operation].from
+      if (started.created && !from.includes(device.status)) throw illegal(device, operation)
+      return { sagaId: started.sagaId, device }
+    })
+    this.#deps.telemetry.accepted(operation, asked.deviceId, accepted.sagaId)
+    return accepted
+  }
+
+  /** Runs `work` under the device's lock, once the caller's right to it is clear. */
+  async #inTurn(
+    { caller, deviceId }: Asked,
+    work: (tx: Tx<DevicesSchema>, device: DeviceRow) => Promise<Accepted>,
+  ): Promise<Accepted> {
+    const { database } = this.#deps
+    try {
+      return await database.transaction(async (tx) => {
+        const device = await lockDevice(tx, deviceId)
+        if (device === undefined) throw await absent(this.#deps, caller, deviceId)
+        refuse(device, caller)
+        return await work(tx, device)
+      })
+    } catch (error) {
+      if (error instanceof OperationInProgress) {
+        throw problems.operation_in_progress({ deviceId, sagaId: error.sagaId })
+      }
+      throw error
+    }
+  }
+}
+
+/** @throws what a caller without the right should read. */
+export function refuse(device: DeviceRow, caller: Caller): void {
+  const asker = { userId: caller.userId, tenantId: caller.tenantId, any: may(caller, 'devices:any') }
+  const { id: deviceId } = device
+  switch (accessOf(device, asker)) {
+    case 'granted':
+      return
+    case 'hidden':
+      throw problems.device_not_found({ deviceId })
+    case 'not_yours':
+      throw problems.device_forbidden({ deviceId })
+    case 'not_allocated':
+      throw problems.not_allocated({ deviceId })
+  }
+}
+
+/** What to say of a device that has no row: gone, or never there (also for other tenants). */
+export async function absent(deps: Deps, caller: Caller, deviceId: DeviceId): Promise<Error> {
+  const grave = await findTombstone(deps.database.kysely, deviceId)
+  if (grave?.kind !== 'creation_failed' || grave.tenant_id !== caller.tenantId) {
+    return problems.device_not_found({ deviceId })
+  }
+  return problems.device_creation_failed({ deviceId, sagaId: grave.saga_id, reason: grave.reason })
+}
+
+/** The device a caller may see. */
+export async function visibleDevice(deps: Deps, caller: Caller, deviceId: DeviceId): Promise<DeviceRow> {
+  const device = await findDevice(deps.database.kysely, deviceId)
+  if (device === undefined) throw await absent(deps, caller, deviceId)
+  refuse(device, caller)
+  return device
+}
+
+function illegal(device: DeviceRow, operation: keyof typeof moves): Error {
+  return problems.illegal_transition({
+    deviceId: device.id,
+    status: device.status,
+    operation,
+    allowed: moves[operation].from.join(' or '),
+  })
+}

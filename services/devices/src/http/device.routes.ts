@@ -1,0 +1,48 @@
+import * as api from '@cloudphone/contracts/api/devices-api'
+import { pageOf } from '@cloudphone/runtime/cursor'
+import { type Binding, bind } from '@cloudphone/runtime/http-server'
+import type { DeviceService } from '../domain/device-service.ts'
+import type { LifecycleService } from '../domain/lifecycle-service.ts'
+import { deviceView } from './device.view.ts'
+import { placeOf } from './place.ts'
+
+export interface DeviceDoors {
+  readonly devices: DeviceService
+  readonly lifecycle: LifecycleService
+  screenshot(asked: {
+    caller: Parameters<DeviceService['get']>[0]
+    deviceId: Parameters<DeviceService['get']>[1]
+    signal: AbortSignal
+  }): Promise<Buffer>
+}
+
+/** The routes about devices that users call. */
+export function deviceRoutes({ devices, lifecycle, screenshot }: DeviceDoors): readonly Binding[] {
+  return [
+    bind(api.CreateDevice, async ({ caller, body, requestKey }) =>
+      accepted(await devices.create(caller, body, requestKey)),
+    ),
+    bind(api.ListDevices, async ({ caller, query }) => {
+      const rows = await devices.list(caller, query, placeOf(query.cursor))
+      return pageOf(rows, query.limit, deviceView, (row) => String(row.ordinal))
+    }),
+    bind(api.GetDevice, async ({ caller, params }) => deviceView(await devices.get(caller, params.deviceId))),
+    bind(api.StartDevice, async ({ caller, params, requestKey }) =>
+      accepted(await lifecycle.start({ caller, deviceId: params.deviceId, requestKey })),
+    ),
+    bind(api.StopDevice, async ({ caller, params, requestKey }) =>
+      accepted(await lifecycle.stop({ caller, deviceId: params.deviceId, requestKey })),
+    ),
+    bind(api.DeleteDevice, async ({ caller, params, requestKey }) =>
+      accepted(await lifecycle.remove({ caller, deviceId: params.deviceId, requestKey })),
+    ),
+    bind(api.Screenshot, async ({ caller, params, signal }) => {
+      const body = await screenshot({ caller, deviceId: params.deviceId, signal })
+      return { body, sizeBytes: body.length, headers: { 'cache-control': 'no-store' } }
+    }),
+  ]
+}
+
+function accepted({ sagaId, device }: Awaited<ReturnType<LifecycleService['start']>>) {
+  return { sagaId, device: deviceView(device) }
+}
