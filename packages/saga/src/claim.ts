@@ -36,7 +36,7 @@ export async function claimAny(db: QueryExecutorProvider, options: ClaimOptions)
   const gone = sql<boolean>`(c.lease_owner is not null and ${executorKey(sql<string>`c.lease_owner`)} not in (select key from live))`
   // The last renewal is the last proof of life; up to a third of a lease passed before the next one was missed.
   const lastAlive = sql`c.lease_until - ${options.leaseTtlMs} * interval '1 millisecond'`
-  const fatalMs = FATAL_WITHIN_MS - options.leaseTtlMs / 3
+  const fatalMs = Math.max(1_000, FATAL_WITHIN_MS - options.leaseTtlMs / 3)
   return claimWhere(db, options, {
     claimable: sql<boolean>`(c.lease_owner is null or c.lease_until < clock_timestamp() or ${gone}) /* real time: a lease */`,
     death: sql<boolean>`(${gone} and c.lease_owner <> all(${options.formerIds}::text[])

@@ -4,6 +4,7 @@ import { inTrace } from '@cloudphone/observe/trace'
 import { giveBack, renew, SUSPECT_DEATHS } from './claim.ts'
 import type { Plan } from './decide.ts'
 import type { SagaDefinition } from './definition.ts'
+import { failureOf } from './errors.ts'
 import type { SagaRow } from './row.ts'
 import { type Room, type Run, runSaga, trustUntil } from './run.ts'
 
@@ -53,6 +54,10 @@ export function openCrew<Schema>({
     } catch (error) {
       delayMs = TROUBLE_DELAY_MS
       if (!run.abandon.signal.aborted) log.error({ event: 'saga.run_failed', err: error, sagaId })
+    }
+    if (run.abandon.signal.aborted) {
+      const { reason } = run.abandon.signal
+      log.info({ event: 'saga.abandoned', sagaId, fence, reason: failureOf(reason).message })
     }
     try {
       // Most runs have given their lease back with their last checkpoint; an abandoned one may still have it.

@@ -1,0 +1,142 @@
+import { randomUUID } from 'node:crypto'
+import { systemClock } from '@cloudphone/observe/clock'
+import { describe, expect, test } from 'vitest'
+import { spawnWorker } from './testing/spawn-worker.ts'
+import { TOY_STEPS, toySaga, until } from './testing/toy.ts'
+import { begin, openWorkshop, rowOf, type Workshop } from './testing/workshop.ts'
+
+// Far longer than the tests: what is taken over here is taken over because the process is gone.
+const LONG_LEASE_MS = 600_000
+
+async function thingsOfSaga(workshop: Workshop, sagaId: string): Promise<string[]> {
+  const rows = await workshop.database.kysely
+    .selectFrom('things')
+    .select('key')
+    .where('saga_id', '=', sagaId)
+    .execute()
+  return rows.map(({ key }) => key.slice(sagaId.length + 1)).sort()
+}
+
+async function touchesOf(workshop: Workshop, sagaId: string) {
+  return workshop.database.kysely
+    .selectFrom('touches')
+    .selectAll()
+    .where('saga_id', '=', sagaId)
+    .orderBy('id')
+    .execute()
+}
+
+const places = ['before_effect', 'after_effect', 'after_checkpoint'] as const
+const forward = ['after_claim', ...TOY_STEPS.flatMap((step) => places.map((place) => `${step}.${place}`))]
+const backward = TOY_STEPS.flatMap((step) => places.map((place) => `${step}.undo.${place}`))
+
+async function crashAt(place: string, fails: boolean): Promise<void> {
+  await using workshop = await openWorkshop()
+  const definition = toySaga('toy', workshop.database)
+  const { sagas } = await workshop.engine({
+    definitions: [definition],
+    clock: systemClock,
+    leaseTtlMs: LONG_LEASE_MS,
+    sweepMs: 100,
+  })
+  const sagaId = await begin(workshop, sagas, definition, { input: { fails }, businessKey: 'toy' })
+  const point = place === 'after_claim' ? 'saga.after_claim' : `saga.toy.${place}`
+  await using worker = spawnWorker({
+    url: workshop.testDatabase.url,
+    types: ['toy'],
+    leaseTtlMs: LONG_LEASE_MS,
+    crash: `${point}=kill`,
+  })
+  expect(await worker.died()).toBe('SIGKILL')
+  await sagas.run()
+  const view = await sagas.waitForEnd(sagaId, { timeoutMs: 20_000 })
+  expect(view?.status).toBe(fails ? 'COMPENSATED' : 'COMPLETED')
+  expect(await thingsOfSaga(workshop, sagaId)).toEqual(fails ? [] : ['LIGHT', 'MAKE', 'TAKE'])
+  const touches = await touchesOf(workshop, sagaId)
+  // Nothing was touched under an older fence after a newer one had been given out.
+  const fences = touches.map(({ fence }) => fence)
+  expect(fences).toEqual(fences.toSorted((one, other) => one - other))
+  // One crash repeats at most the one effect whose checkpoint it cost.
+  const repeated = touches.length - new Set(touches.map(({ key }) => key)).size
+  expect(repeated).toBeLessThanOrEqual(place.endsWith('after_effect') ? 1 : 0)
+}
+
+describe('a process killed on the way is taken over by another, and nothing is lost, doubled or left behind', () => {
+  test.concurrent.each(forward)('going forward, at %s', (place) => crashAt(place, false))
+  test.concurrent.each(backward)('being undone, at %s', (place) => crashAt(place, true))
+})
+
+test('a frozen process that wakes after its lease has lost the saga', async () => {
+  await using workshop = await openWorkshop()
+  const leaseTtlMs = 1_000
+  const definition = toySaga('zombie', workshop.database)
+  const { sagas } = await workshop.engine({
+    definitions: [definition],
+    clock: systemClock,
+    leaseTtlMs,
+    sweepMs: 100,
+  })
+  const waitsFor = randomUUID()
+  const sagaId = await begin(workshop, sagas, definition, {
+    input: { fails: false, waitsFor },
+    businessKey: 'zombie',
+  })
+  await using worker = spawnWorker({ url: workshop.testDatabase.url, types: ['zombie'], leaseTtlMs })
+  await until(async () => (await touchesOf(workshop, sagaId)).length === 1)
+  worker.process.kill('SIGSTOP')
+  await sagas.run()
+  // Taken over only when the lease has run out: its lock is still held.
+  await until(async () => (await touchesOf(workshop, sagaId)).length === 2)
+  await workshop.database.kysely.insertInto('notes').values({ saga_id: sagaId, text: waitsFor }).execute()
+  expect(await sagas.waitForEnd(sagaId, { timeoutMs: 20_000 })).toMatchObject({ status: 'COMPLETED' })
+  const before = await rowOf(workshop, sagaId)
+  worker.process.kill('SIGCONT')
+  await worker.logged('saga.abandoned')
+  expect(await rowOf(workshop, sagaId)).toEqual(before)
+  expect(before).toMatchObject({ fence: 2, deaths: 0, status: 'COMPLETED' })
+  const view = await sagas.get(sagaId)
+  expect(view?.timeline.map(({ step, status }) => `${step} ${status}`)).toEqual([
+    'TAKE done',
+    'MAKE done',
+    'LIGHT done',
+  ])
+})
+
+test('a step that kills its process five times is quarantined, and a bystander is not', async () => {
+  await using workshop = await openWorkshop()
+  const leaseTtlMs = 9_000
+  const poison = toySaga('poison', workshop.database)
+  const bystander = toySaga('bystander', workshop.database)
+  const alarms: string[] = []
+  const { sagas } = await workshop.engine({
+    definitions: [poison, bystander],
+    clock: systemClock,
+    leaseTtlMs,
+    sweepMs: 100,
+    onStuck: ({ type, alarm }) => alarms.push(`${type} ${alarm}`),
+  })
+  const sagaId = await begin(workshop, sagas, poison, { input: { fails: false }, businessKey: 'poison' })
+  const waitsFor = randomUUID()
+  const besideId = await begin(workshop, sagas, bystander, {
+    input: { fails: false, waitsFor },
+    businessKey: 'bystander',
+  })
+  for (let death = 1; death <= 5; death += 1) {
+    await using worker = spawnWorker({
+      url: workshop.testDatabase.url,
+      types: ['poison', 'bystander'],
+      leaseTtlMs,
+      crash: 'saga.poison.MAKE.before_effect=kill',
+    })
+    expect(await worker.died()).toBe('SIGKILL')
+  }
+  await workshop.database.kysely.insertInto('notes').values({ saga_id: besideId, text: waitsFor }).execute()
+  await sagas.run()
+  expect(await sagas.waitForEnd(besideId, { timeoutMs: 20_000 })).toMatchObject({ status: 'COMPLETED' })
+  await until(async () => (await sagas.get(sagaId))?.status === 'QUARANTINED')
+  expect(alarms).toEqual(['poison quarantined'])
+  expect((await sagas.get(sagaId))?.steps.map(({ status }) => status)).toEqual(['done', 'failed', 'pending'])
+  // An operator who has removed the cause lets it go on.
+  await sagas.retry(sagaId, 'operator-1')
+  expect(await sagas.waitForEnd(sagaId, { timeoutMs: 20_000 })).toMatchObject({ status: 'COMPLETED' })
+})
