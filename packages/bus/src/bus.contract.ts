@@ -11,7 +11,7 @@ import { openMetrics } from '@cloudphone/observe/metrics'
 import { OUTBOX_MIGRATIONS } from '@cloudphone/outbox/open-outbox'
 import { createTestDatabase, type TestDatabase } from '@cloudphone/testing/postgres'
 import pg from 'pg'
-import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Bus, Delivery, Verdict } from './bus.ts'
 import type { ChildOrder } from './drill/child.ts'
 import { EFFECTS_TABLE, type OpenDrillBus, type Room, startRoom, ThingMoved } from './drill/room.ts'
@@ -23,6 +23,9 @@ export interface BusHarness {
   readonly settings: unknown
   close(): Promise<void>
 }
+
+/** What a test opened, closed in reverse while its database is still there. */
+const undo: (() => Promise<void> | void)[] = []
 
 const MOVED = 'devices.thing-moved'
 const ALL = 'billing.thing'
@@ -53,7 +56,10 @@ export function busContract(name: string, makeHarness: () => Promise<BusHarness>
     let harness: BusHarness
     beforeEach(async () => {
       harness = await makeHarness()
-      return () => harness.close()
+      return async () => {
+        for (const step of undo.splice(0).reverse()) await step()
+        await harness.close()
+      }
     })
     const open = async (): Promise<Bus> => {
       const { openDrillBus }: { openDrillBus: OpenDrillBus } = await import(harness.adapter.href)
@@ -64,7 +70,7 @@ export function busContract(name: string, makeHarness: () => Promise<BusHarness>
         crash: crashPoints(''),
         retryDelaysMs,
       })
-      onTestFinished(() => bus.close())
+      undo.push(() => bus.close())
       return bus
     }
     routing(open)
@@ -367,7 +373,10 @@ function kills(harness: () => BusHarness): void {
     })
     await query(service, EFFECTS_TABLE)
   })
-  afterEach(() => service.drop())
+  afterEach(async () => {
+    for (const step of undo.splice(0).reverse()) await step()
+    await service.drop()
+  })
 
   const room = async (): Promise<Room> => {
     const { openDrillBus }: { openDrillBus: OpenDrillBus } = await import(harness().adapter.href)
@@ -379,7 +388,7 @@ function kills(harness: () => BusHarness): void {
       retryDelaysMs,
     })
     const started = await startRoom({ ...options, bus, url: service.url, schema: service.schema })
-    onTestFinished(() => started.close())
+    undo.push(() => started.close())
     return started
   }
 
@@ -438,7 +447,7 @@ async function startChild(order: ChildOrder) {
   const child = spawn(process.execPath, [script, JSON.stringify(order)], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
-  onTestFinished(() => {
+  undo.push(() => {
     child.kill('SIGKILL')
   })
   await Promise.race([

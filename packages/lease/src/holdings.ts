@@ -52,6 +52,9 @@ export function openHoldings({ db, executor, log, ttlMs }: HoldingsOptions): Hol
   const wanted = new Map<string, Wanted>()
   const watched = new WeakSet<ExecutorIdentity>()
   const closed = new AbortController()
+  const closing = new Promise<undefined>((resolve) => {
+    closed.signal.addEventListener('abort', () => resolve(undefined), { once: true })
+  })
   let shortestTtlMs = ttlMs
   let pacing = new AbortController()
 
@@ -107,7 +110,9 @@ export function openHoldings({ db, executor, log, ttlMs }: HoldingsOptions): Hol
   }
 
   const ask = async (claims: readonly LeaseClaim[]): Promise<ReadonlyMap<string, Kept>> => {
-    const identity = executor.current ?? (await executor.held())
+    // An unreachable database must not keep us from closing.
+    const identity = executor.current ?? (await Promise.race([executor.held(), closing]))
+    if (identity === undefined) return new Map()
     watchIdentity(identity)
     // Before the statement is sent: a slow answer must not prolong the trust.
     const askedAtMs = clock.monotonicMs()

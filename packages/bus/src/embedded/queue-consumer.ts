@@ -39,6 +39,7 @@ export interface QueueConsumer extends Consumer {
 
 const FIRST_BACKOFF_MS = 50
 const MAX_BACKOFF_MS = 2_000
+const RELEASE_DELAY_MS = 50
 
 /**
  * Consumes one queue until closed. A single loop settles what has finished and claims what is free, in turns: batches
@@ -140,7 +141,7 @@ export function consumeQueue(options: QueueConsumerOptions): QueueConsumer {
 
 /**
  * Writes what became of deliveries. Every write stands for itself: after a failure all of them may be repeated. Returns
- * the delays of those that will be tried again.
+ * after which delays there is something to claim again.
  */
 async function settleAll(
   options: QueueConsumerOptions,
@@ -160,7 +161,11 @@ async function settleAll(
     }
     // Last: what waited behind a retry must find it delayed.
     const released = idsOf('release')
-    if (released.length > 0) await releaseDeliveries(db, { queue, executor, eventIds: released })
+    if (released.length > 0) {
+      await releaseDeliveries(db, { queue, executor, eventIds: released })
+      // Whoever released it was not ready: to claim it at once again would only burn time.
+      delays.push(RELEASE_DELAY_MS)
+    }
   }
   return delays
 }
