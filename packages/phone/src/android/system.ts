@@ -143,6 +143,9 @@ class System implements AndroidSystem {
 
   async run(commandLine: string, io: ShellIo): Promise<number> {
     const shell = new Shell({ phone: this.#internals, commands: COMMANDS, signal: io.signal })
+    // Wakes a command that waits for input; the signal alone would not reach it there.
+    const wake = () => io.stdin.destroy()
+    io.signal.addEventListener('abort', wake, { once: true })
     try {
       if (commandLine.trim() !== '') return await shell.run(commandLine, io)
       return io.pty ? await runInteractive(shell, io) : await runScript(shell, io)
@@ -158,6 +161,8 @@ class System implements AndroidSystem {
       })
       if (!io.stderr.destroyed) io.stderr.write(`/system/bin/sh: ${message}\n`)
       return 1
+    } finally {
+      io.signal.removeEventListener('abort', wake)
     }
   }
 

@@ -46,7 +46,8 @@ export function drawLauncher(ctx: SKRSContext2D, view: View): void {
   drawClock(ctx, view)
   drawSearch(ctx, view)
   const { dock, page, pages } = arrange(view.apps, state, layout)
-  page.forEach((app, i) => drawApp(ctx, view, { app, cell: gridCell(layout, i), labelled: true }))
+  for (const [i, app] of page.entries())
+    drawApp(ctx, view, { app, cell: gridCell(layout, i), labelled: true })
   if (page.length === 0 && state.search.text.trim() !== '') {
     const { grid, scale } = layout
     const at = { x: grid.x + grid.width / 2, y: grid.y + 40 * scale }
@@ -54,7 +55,8 @@ export function drawLauncher(ctx: SKRSContext2D, view: View): void {
   }
   drawDots(ctx, view, pages)
   fillRound(ctx, layout.dock, 26 * layout.scale, 'rgba(255,255,255,0.16)')
-  dock.forEach((app, i) => drawApp(ctx, view, { app, cell: dockCell(layout, i), labelled: false }))
+  for (const [i, app] of dock.entries())
+    drawApp(ctx, view, { app, cell: dockCell(layout, i), labelled: false })
 }
 
 function drawClock(ctx: SKRSContext2D, view: View): void {
@@ -126,16 +128,23 @@ function drawApp(
   const size = 58 * scale
   const x = cell.x + (cell.width - size) / 2
   const y = labelled ? cell.y + 6 * scale : cell.y + (cell.height - size) / 2
-  ctx.save()
-  ctx.shadowColor = 'rgba(0,0,0,0.28)'
-  ctx.shadowBlur = 8 * scale
-  ctx.shadowOffsetY = 2 * scale
+  drawGround(ctx, { x: x + size / 2, y: y + size / 2, radius: size / 2 })
   drawIcon(ctx, view, { packageName: app.packageName, label: app.label, x, y, size })
-  ctx.restore()
   if (!labelled) return
   const at = { x: cell.x + cell.width / 2, y: y + size + 19 * scale }
   const style = { px: 13 * scale, color: '#ffffff', align: 'center', shadow: true } as const
   drawText(ctx, app.label, at, { ...style, maxWidth: cell.width - 8 * scale })
+}
+
+/** An icon's shadow: one gradient. The canvas's own shadows blur every shape of a glyph and took half of the time. */
+function drawGround(ctx: SKRSContext2D, at: { x: number; y: number; radius: number }): void {
+  const y = at.y + at.radius * 0.1
+  const reach = at.radius * 1.14
+  const shade = ctx.createRadialGradient(at.x, y, at.radius * 0.82, at.x, y, reach)
+  shade.addColorStop(0, 'rgba(0,0,0,0.34)')
+  shade.addColorStop(1, 'rgba(0,0,0,0)')
+  ctx.fillStyle = shade
+  ctx.fillRect(at.x - reach, y - reach, reach * 2, reach * 2)
 }
 
 /** An app's icon: drawn for the system's own, from the APK for installed ones, else a letter. */

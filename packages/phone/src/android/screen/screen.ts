@@ -3,6 +3,7 @@ import { type Canvas, type Image, loadImage } from '@napi-rs/canvas'
 import type { PackageEntry, PackageStore } from '../packages/package-store.ts'
 import { SYSTEM_APPS } from '../packages/system-apps.ts'
 import { type AppIcon, arrange, type Layout, layoutOf } from './layout.ts'
+import { encodePng } from './png.ts'
 import { render } from './render.ts'
 import { INITIAL_SCREEN, type ScreenState, topWindow } from './screen-model.ts'
 import { reduce, type ScreenInput } from './screen-state.ts'
@@ -81,7 +82,7 @@ export class Screen {
   /** A PNG of the screen at its resolution. */
   async png(): Promise<Buffer> {
     const canvas = await this.draw()
-    return await canvas.encode('png')
+    return await encodePng(canvas.data(), canvas)
   }
 }
 

@@ -114,7 +114,7 @@ class Terminal {
         this.#line = ''
         this.#lines.rest()
         if (this.#running === undefined) await this.#prompt()
-        else this.#running.abort.abort()
+        else this.#interrupt(this.#running)
         return true
       case '\x04':
         if (this.#line !== '') return true
@@ -139,6 +139,12 @@ class Terminal {
         await this.#out.write(char)
         return true
     }
+  }
+
+  /** The signal tells the command, the closed input wakes it where it waits for more. */
+  #interrupt(running: { input: PassThrough; abort: AbortController }): void {
+    running.abort.abort()
+    running.input.destroy()
   }
 
   async #enter(over: () => void): Promise<boolean> {

@@ -36,9 +36,9 @@ export interface Streams {
   readonly err: Output
 }
 
-/** Leaves the shell, a loop or a function. */
+/** Leaves the shell, a loop or a function; `abandon` gives up the line, as a failed expansion does. */
 class Leave extends Error {
-  readonly how: 'exit' | 'break' | 'continue' | 'return'
+  readonly how: 'exit' | 'break' | 'continue' | 'return' | 'abandon'
   readonly status: number
   constructor(how: Leave['how'], status: number) {
     super(how)
@@ -119,6 +119,10 @@ export class Shell implements Expander {
       return true
     } catch (error) {
       if (error instanceof BrokenPipe) return false
+      if (error instanceof ExpansionError) {
+        await this.#fail(io, error.message, 1)
+        return true
+      }
       if (!(error instanceof Leave)) throw error
       this.#state.status = error.status
       return error.how !== 'exit'
@@ -130,6 +134,7 @@ export class Shell implements Expander {
       await this.#script(source, streams)
     } catch (error) {
       if (error instanceof Leave) this.#state.status = error.status
+      else if (error instanceof ExpansionError) await this.#fail(streams, error.message, 1)
       else if (error instanceof BrokenPipe) this.#state.status = 141
       else throw error
     }
@@ -307,6 +312,8 @@ export class Shell implements Expander {
     } catch (error) {
       if (!(error instanceof ExpansionError)) throw error
       await this.#fail(streams, error.message, 1)
+      // POSIX 2.8.1: an expansion error ends a script. Going on would loop for ever on `while :; do x=$x$x; done`.
+      throw new Leave('abandon', 1)
     }
   }
 
@@ -381,7 +388,8 @@ export class Shell implements Expander {
 
   async #function(body: Node, args: readonly string[], streams: Streams): Promise<void> {
     if (this.#depth >= MAX_DEPTH) throw new ExpansionError('function nested too deeply')
-    const child = new Shell({ ...this.#family(), state: { ...this.#state, args }, depth: this.#depth + 1 })
+    const state = { ...this.#state, args: [this.#state.args[0] ?? '', ...args] }
+    const child = new Shell({ ...this.#family(), state, depth: this.#depth + 1 })
     try {
       await child.#node(body, streams)
     } catch (error) {

@@ -231,14 +231,12 @@ const resolveActivity: Verb = async (context, args) => {
     await context.out.line('No activity found')
     return 0
   }
-  if (!args.includes('--brief'))
-    await context.out.line('priority=0 preferredOrder=0 match=0x108000 specificIndex=-1 isDefault=true')
-  else await context.out.line('priority=0 preferredOrder=0 match=0x108000 specificIndex=-1 isDefault=true')
+  await context.out.line('priority=0 preferredOrder=0 match=0x108000 specificIndex=-1 isDefault=true')
   await context.out.line(`${name}/${entry.launchableActivity}`)
   return 0
 }
 
-export function operandsOf(args: readonly string[]): string[] {
+function operandsOf(args: readonly string[]): string[] {
   return args.filter((each, i) => !each.startsWith('-') && args[i - 1] !== '--user')
 }
 
