@@ -1,7 +1,7 @@
 import { PassThrough, Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import type { AndroidSystem } from '../android/android.ts'
-import { type AdbStream, drained, writeOrGone } from './stream.ts'
+import { type AdbStream, drained, gatherWrites, writeOrGone } from './stream.ts'
 
 /** Packet ids of the shell protocol (shell_protocol.h): one byte of id, four of length (little endian), data. */
 const ShellId = { STDIN: 0, STDOUT: 1, STDERR: 2, EXIT: 3, CLOSE_STDIN: 4, WINDOW_SIZE: 5 } as const
@@ -103,8 +103,12 @@ function outputTo(stream: AdbStream, id: number | undefined): Writable {
   const output = new Writable({
     write(chunk: Buffer, _encoding, done) {
       const data = id === undefined ? chunk : frame(id, chunk)
-      if (stream.destroyed || stream.writableEnded) done()
-      else if (stream.write(data)) done()
+      if (stream.destroyed || stream.writableEnded) {
+        done()
+        return
+      }
+      gatherWrites(stream)
+      if (stream.write(data)) done()
       else void drained(stream).then(() => done())
     },
   })

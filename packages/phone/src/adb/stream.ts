@@ -165,3 +165,13 @@ export async function drained(stream: Writable): Promise<void> {
     stream.on('close', settle)
   })
 }
+
+/**
+ * Gathers what is written in this turn of the event loop into one WRTE. A client's server writes each WRTE to its client
+ * by itself, and the second of two small ones waits there for a delayed ACK: measured, 45 ms a file or command.
+ */
+export function gatherWrites(stream: AdbStream): void {
+  if (stream.writableCorked > 0) return
+  stream.cork()
+  setImmediate(() => stream.uncork())
+}

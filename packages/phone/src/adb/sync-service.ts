@@ -1,7 +1,7 @@
 import { constants } from 'node:os'
 import { type PhoneFs, PhoneFsError, type PhoneStat } from '../android/android.ts'
 import { ByteReader, EndOfStream } from './byte-reader.ts'
-import { type AdbStream, writeOrGone } from './stream.ts'
+import { type AdbStream, drained, writeOrGone } from './stream.ts'
 import {
   entryFrame,
   entryFrame2,
@@ -116,26 +116,35 @@ async function receive2(session: SyncSession, path: string): Promise<boolean> {
 
 /** RECV: the file in DATA frames, then DONE. Chunks of the file go to the socket without a copy. */
 async function sendFile({ fs, stream }: SyncSession, path: string): Promise<boolean> {
+  let opened = false
   try {
     const file = await fs.read(path)
+    opened = true
     const stop = (): void => void file.destroy()
     stream.once('close', stop)
     try {
       for await (const chunk of file as AsyncIterable<Buffer>) {
+        // What the chunk before left gathered goes out now; the last one goes together with DONE.
+        stream.uncork()
+        if (stream.writableNeedDrain) await drained(stream)
+        if (stream.destroyed) return false
+        stream.cork()
         for (let at = 0; at < chunk.length; at += MAX_DATA_BYTES) {
           const data = chunk.subarray(at, at + MAX_DATA_BYTES)
           stream.write(frameHeader('DATA', data.length))
-          if (!(await writeOrGone(stream, data))) return false
+          stream.write(data)
         }
       }
+      stream.write(frameHeader('DONE', 0))
     } finally {
       stream.off('close', stop)
+      stream.uncork()
     }
   } catch (error) {
     if (stream.destroyed) return false
-    return await writeOrGone(stream, failFrame(`open failed: ${reason(error)}`))
+    return await writeOrGone(stream, failFrame(`${opened ? 'read' : 'open'} failed: ${reason(error)}`))
   }
-  return await writeOrGone(stream, frameHeader('DONE', 0))
+  return !stream.destroyed
 }
 
 async function send1(session: SyncSession, path: string): Promise<boolean> {

@@ -309,7 +309,7 @@ describe('faults', () => {
       seed: 1,
       rules: [
         { op: 'adb', kind: 'fail', probability: 1, times: 1 },
-        { op: 'adb', kind: 'flap', probability: 1, times: 1, delayMs: 100 },
+        { op: 'adb', kind: 'flap', probability: 1, times: 1, delayMs: 1500 },
       ],
     })
     await expect(connectAdb(port, [mine])).rejects.toThrow()
