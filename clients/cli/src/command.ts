@@ -1,0 +1,59 @@
+import { CloudphoneError } from '@cloudphone/sdk/client'
+import { Command } from 'commander'
+import { type Connection, connect, type GlobalFlags } from './connection.ts'
+import { type Output, openOutput } from './output.ts'
+
+/** What a command's work gets. */
+export interface Run<Flags> extends Connection {
+  readonly flags: Flags
+  readonly out: Output
+  readonly args: readonly string[]
+}
+
+/**
+ * Adds a command below `parent`. Its work runs signed in; an error becomes one line on standard error and exit code 1.
+ */
+export function command<Flags extends object = object>(
+  parent: Command,
+  name: string,
+  description: string,
+  options: {
+    configure?: (command: Command) => Command
+    run: (run: Run<Flags>) => Promise<void>
+  },
+): Command {
+  const made = new Command(name).description(description)
+  options.configure?.(made)
+  made.action(async () => {
+    const flags = made.optsWithGlobals<GlobalFlags & Flags>()
+    const out = openOutput({ json: flags.json === true })
+    try {
+      await options.run({ ...(await connect(flags)), flags, out, args: made.args })
+    } catch (error) {
+      report(error, out)
+      process.exitCode = 1
+    }
+  })
+  parent.addCommand(made)
+  return made
+}
+
+function report(error: unknown, out: Output): void {
+  if (error instanceof CloudphoneError && error.problem !== undefined) {
+    if (out.json) process.stderr.write(`${JSON.stringify(error.problem, null, 2)}\n`)
+    else {
+      process.stderr.write(`cloudphone: ${error.message} (${error.code})\n`)
+      for (const field of error.problem.errors ?? [])
+        process.stderr.write(`  ${field.path}: ${field.message}\n`)
+    }
+    return
+  }
+  process.stderr.write(`cloudphone: ${error instanceof Error ? error.message : String(error)}\n`)
+}
+
+/** The n-th argument; the command's own declaration has made sure that it is there. */
+export function argument(args: readonly string[], index: number): string {
+  const value = args[index]
+  if (value === undefined) throw new Error(`argument ${index + 1} is missing`)
+  return value
+}

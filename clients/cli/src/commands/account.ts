@@ -1,0 +1,162 @@
+import { createInterface } from 'node:readline/promises'
+import { Writable } from 'node:stream'
+import type { Role } from '@cloudphone/contracts/access'
+import * as api from '@cloudphone/contracts/api/users-api'
+import { UserId } from '@cloudphone/contracts/id'
+import type { Command } from 'commander'
+import { argument, command } from '../command.ts'
+import { facts, table } from '../output.ts'
+
+/** login, logout, whoami, users, api-keys, quota. */
+export function addAccountCommands(program: Command): void {
+  command<{ email?: string; password?: string }>(
+    program,
+    'login',
+    'sign in and keep the session for this URL',
+    {
+      configure: (c) =>
+        c
+          .option('--email <email>', 'whom to sign in')
+          .option('--password <password>', 'asked for when absent'),
+      run: async ({ client, url, sessions, flags, out }) => {
+        const email = flags.email ?? (await ask('E-mail: '))
+        const password = flags.password ?? (await ask('Password: ', 'hidden'))
+        const tokens = await client.call(api.Login, { body: { email, password } })
+        await sessions.write(url, tokens)
+        out.answer(tokens.user, (user) => `Signed in to ${url} as ${user.email} (${user.role})`)
+      },
+    },
+  )
+  command(program, 'logout', 'end the session of this URL', {
+    run: async ({ client, url, sessions, out }) => {
+      const tokens = await sessions.read(url)
+      if (tokens !== undefined) await client.call(api.Logout, { body: { refreshToken: tokens.refreshToken } })
+      await sessions.remove(url)
+      out.answer({ signedOut: tokens !== undefined }, ({ signedOut }) =>
+        signedOut ? 'Signed out' : 'Nobody was signed in',
+      )
+    },
+  })
+  command(program, 'whoami', 'show the account and its rights', {
+    run: async ({ client, out }) => {
+      out.answer(await client.call(api.Me), (me) =>
+        facts([
+          ['id', me.id],
+          ['email', me.email],
+          ['role', me.role],
+          ['tenant', me.tenantId],
+          ['may', me.permissions.join(' ')],
+        ]),
+      )
+    },
+  })
+  addUserCommands(program)
+  addApiKeyCommands(program)
+}
+
+function addUserCommands(program: Command): void {
+  const users = program.command('users').description('accounts of the tenant')
+  command<{ email: string; password?: string; name?: string; role: string }>(
+    users,
+    'create',
+    'make an account',
+    {
+      configure: (c) =>
+        c
+          .requiredOption('--email <email>', 'its e-mail')
+          .option('--password <password>', '12 characters at least; asked for when absent')
+          .option('--name <name>', 'how to call its person')
+          .option('--role <role>', 'admin, operator or member', 'member'),
+      run: async ({ client, flags, out }) => {
+        const { email, name = email, role } = flags
+        const password = flags.password ?? (await ask('Password for the account: ', 'hidden'))
+        const user = await client.call(api.CreateUser, {
+          body: { email, password, name, role: role as Role },
+        })
+        out.answer(user, (made) => `Made ${made.email} (${made.role}) ${made.id}`)
+      },
+    },
+  )
+  command(users, 'list', 'list accounts', {
+    run: async ({ client, out }) => {
+      out.answer(await Array.fromAsync(client.each(api.ListUsers)), (rows) =>
+        table(rows, [
+          { title: 'ID', of: (user) => user.id },
+          { title: 'E-MAIL', of: (user) => user.email },
+          { title: 'ROLE', of: (user) => user.role },
+          { title: 'STATUS', of: (user) => user.status },
+        ]),
+      )
+    },
+  })
+  command(program, 'quota', 'show limits and use of an account (default: one’s own)', {
+    configure: (c) => c.argument('[user-id]', 'whose'),
+    run: async ({ client, args, out }) => {
+      const userId = args[0] === undefined ? (await client.call(api.Me)).id : UserId.parse(args[0])
+      out.answer(await client.call(api.GetQuota, { params: { userId } }), ({ limits, used }) =>
+        facts([
+          ['phones', `${used.devices} of ${limits.maxDevices}`],
+          ['CPU cores', `${used.cpu} of ${limits.maxCpu}`],
+          ['memory MB', `${used.memory} of ${limits.maxMemory}`],
+          ['storage MB', `${used.storage} of ${limits.maxStorage}`],
+        ]),
+      )
+    },
+  })
+}
+
+function addApiKeyCommands(program: Command): void {
+  const keys = program.command('api-keys').description('keys for scripts')
+  command<{ expiresInDays?: string }>(keys, 'create', 'make a key; it is shown this once', {
+    configure: (c) =>
+      c.argument('<name>', 'what it is for').option('--expires-in-days <days>', 'until when it works'),
+    run: async ({ client, args, flags, out }) => {
+      const expiresInDays =
+        flags.expiresInDays === undefined ? {} : { expiresInDays: Number(flags.expiresInDays) }
+      const made = await client.call(api.CreateApiKey, {
+        body: { name: argument(args, 0), ...expiresInDays },
+      })
+      out.answer(made, ({ key }) => key)
+    },
+  })
+  command(keys, 'list', 'list keys', {
+    run: async ({ client, out }) => {
+      out.answer(await Array.fromAsync(client.each(api.ListApiKeys)), (rows) =>
+        table(rows, [
+          { title: 'ID', of: (key) => key.id },
+          { title: 'NAME', of: (key) => key.name },
+          { title: 'STARTS WITH', of: (key) => key.prefix },
+          { title: 'EXPIRES', of: (key) => key.expiresAt },
+          { title: 'LAST USED', of: (key) => key.lastUsedAt },
+        ]),
+      )
+    },
+  })
+  command(keys, 'delete', 'revoke a key', {
+    configure: (c) => c.argument('<api-key-id>'),
+    run: async ({ client, args, out }) => {
+      const apiKeyId = argument(args, 0)
+      await client.call(api.DeleteApiKey, { params: { apiKeyId } })
+      out.answer({ apiKeyId }, () => 'Revoked')
+    },
+  })
+}
+
+/** Asks on the terminal; what is typed to a hidden question is not shown. */
+async function ask(question: string, echo: 'shown' | 'hidden' = 'shown'): Promise<string> {
+  if (!process.stdin.isTTY)
+    throw new Error(`${question.replace(/: $/, '')} is missing and there is no terminal to ask on`)
+  process.stderr.write(question)
+  const muted = new Writable({ write: (_chunk, _encoding, done) => done() })
+  const lines = createInterface({
+    input: process.stdin,
+    output: echo === 'hidden' ? muted : process.stderr,
+    terminal: true,
+  })
+  try {
+    return await lines.question('')
+  } finally {
+    lines.close()
+    if (echo === 'hidden') process.stderr.write('\n')
+  }
+}
