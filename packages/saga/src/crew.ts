@@ -18,8 +18,10 @@ export interface Crew {
   /** Room for sagas that may have killed their executor: they run one at a time. */
   readonly suspects: 0 | 1
   launch(row: SagaRow, options: { executorId: string; askedMs: number }): void
-  /** Renews the leases that are due for it, and abandons the runs whose lease can no longer be trusted. */
-  keepLeases(): Promise<void>
+  /** Abandons the runs whose lease can no longer be trusted. */
+  checkTrust(): void
+  /** Renews the leases that are due for it. */
+  renewLeases(): Promise<void>
   /** The connection behind this executor id is gone, and with it all that was claimed under it. */
   abandon(executorId: string, reason: unknown): void
   /** Lets current tries end; each then gives its lease back. */
@@ -91,7 +93,13 @@ export function openCrew<Schema>({
       })
       runs.set(run, running)
     },
-    keepLeases: () => keepLeases([...runs.keys()], { database, leaseTtlMs, realClock }),
+    checkTrust() {
+      const nowMs = realClock.monotonicMs()
+      for (const run of runs.keys()) {
+        if (nowMs >= run.trustUntilMs) run.abandon.abort(new Error('lease ran out'))
+      }
+    },
+    renewLeases: () => renewLeases([...runs.keys()], { database, leaseTtlMs, realClock }),
     abandon(executorId, reason) {
       for (const run of runs.keys()) if (run.executorId === executorId) run.abandon.abort(reason)
     },
@@ -108,7 +116,7 @@ export function openCrew<Schema>({
   }
 }
 
-async function keepLeases<Schema>(
+async function renewLeases<Schema>(
   runs: readonly Run<Schema>[],
   {
     database,
@@ -117,9 +125,6 @@ async function keepLeases<Schema>(
   }: { database: Database<Schema>; leaseTtlMs: number; realClock: Room<Schema>['realClock'] },
 ): Promise<void> {
   const nowMs = realClock.monotonicMs()
-  for (const run of runs) {
-    if (nowMs >= run.trustUntilMs) run.abandon.abort(new Error('lease ran out'))
-  }
   // Quick sagas renew by their checkpoints; only those that linger cost a heartbeat.
   const due = runs.filter(
     (run) => !run.abandon.signal.aborted && run.trustUntilMs < trustUntil(nowMs, leaseTtlMs) - leaseTtlMs / 4,

@@ -1,19 +1,17 @@
 import { type Ids, systemIds } from '@cloudphone/contracts/id'
 import { type AnyTx, afterCommit, type Database, type Tx } from '@cloudphone/db/database'
-import { DatabaseUnavailable } from '@cloudphone/db/errors'
 import type { Executor } from '@cloudphone/db/executor'
-import { type Listener, listener, type Notifier, notifier } from '@cloudphone/db/listen'
 import { type Clock, systemClock } from '@cloudphone/observe/clock'
 import { type CrashPoints, crashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
 import type { Metrics } from '@cloudphone/observe/metrics'
 import { currentTraceparent } from '@cloudphone/observe/trace'
 import type { Outbox } from '@cloudphone/outbox/outbox'
-import { type ClaimOptions, claimAny, claimFree, nextDueInMs } from './claim.ts'
-import { openCrew } from './crew.ts'
 import { planOf } from './decide.ts'
 import type { SagaDefinition, SagaStatus } from './definition.ts'
+import { openDispatcher } from './dispatcher.ts'
 import { InvalidDefinition } from './errors.ts'
+import { openHints } from './hints.ts'
 import { refuseMissing } from './known.ts'
 import {
   type Reply,
@@ -41,7 +39,7 @@ import {
   type SagaQuery,
   type SagaView,
 } from './view.ts'
-import { openWaiting } from './waiting.ts'
+import { openWaiting, waitUntil } from './waiting.ts'
 
 /** The migrations that each service with sagas applies to its schema. */
 export const SAGA_MIGRATIONS = new URL('../migrations/', import.meta.url)
@@ -122,7 +120,6 @@ const LEASE_TTL_MS = 10_000
 const CONCURRENCY = 64
 const SWEEP_MS = 1_000
 const STOP_GRACE_MS = 3_000
-const DATABASE_RETRY_MS = 250
 
 /** Opens the sagas of one service. Nothing runs before `run` (or `drain`). */
 export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
@@ -153,43 +150,30 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     return { definition, plan }
   }
   const telemetry = openTelemetry({ log, metrics, countByStatus: () => countLive(db) })
-  const channels = { due: `saga_due.${database.schema}`, moved: `saga_moved.${database.schema}` }
-  const session = { url: database.directUrl, applicationName: `sagas of ${database.schema}`, log }
   const waiting = openWaiting({
     db,
     realClock,
     onError: (error) => log.debug({ event: 'saga.look_failed', err: error }),
   })
-  const bell = openBell()
+  const hints = openHints({
+    database,
+    log,
+    realClock,
+    onDue: () => dispatcher.wake(),
+    onMoved: () => waiting.look(),
+  })
   const stopped = new AbortController()
-  let wakeUps: Notifier | undefined
-  let ear: Listener | undefined
-  let looping: Promise<void>[] = []
-  let lastSweepMs = Number.NEGATIVE_INFINITY
-  const formerIds = new Set<string>()
+  let stopping: Promise<void> | undefined
 
-  const ring = (channel: string): void => {
-    wakeUps ??= notifier(session)
-    wakeUps.notify(channel)
-  }
-  /** Other processes' moves are heard from the first wait or run on. */
-  const listen = (): void => {
-    ear ??= listener({
-      ...session,
-      channels: Object.values(channels),
-      onNotify: (channel) => (channel === channels.due ? bell.ring() : waiting.look()),
-    })
-  }
-  const changed = (sagaId: string): void => {
+  const moved = (sagaId: string): void => {
     waiting.moved(sagaId)
-    ring(channels.moved)
+    hints.moved()
   }
   const due = (sagaId: string): void => {
-    changed(sagaId)
-    bell.ring()
-    ring(channels.due)
+    moved(sagaId)
+    dispatcher.wake()
+    hints.due()
   }
-
   const room: Room<Schema> = {
     database,
     outbox: options.outbox,
@@ -199,152 +183,42 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     realClock,
     leaseTtlMs,
     telemetry,
-    moved(row, decision) {
-      changed(row.sagaId)
-      if (decision.next.kind === 'wait') bell.ring()
-      if (decision.alarm !== null) {
-        options.onStuck?.({ sagaId: row.sagaId, type: row.type, alarm: decision.alarm })
-      }
+    moved({ sagaId, type }, { next, alarm }) {
+      moved(sagaId)
+      if (next.kind === 'wait') dispatcher.wake()
+      if (alarm !== null) options.onStuck?.({ sagaId, type, alarm })
     },
   }
-  // Set while there may be more due than hands: then, and only then, a free hand is worth a claim.
-  let busy = false
-  const crew = openCrew({ room, known: knownOf, onFree: () => busy && bell.ring() })
+  const dispatcher = openDispatcher({ room, executor, keys, knownOf, concurrency, sweepMs })
 
-  /** Claims what fits; resolves with how many, and whether there may be more. */
-  const claim = async (): Promise<{ claimed: number; full: boolean }> => {
-    const free = concurrency - crew.size
-    const identity = executor.current
-    if (free <= 0 || identity === null || stopped.signal.aborted) return { claimed: 0, full: true }
-    follow(identity)
-    const askedMs = realClock.monotonicMs()
-    const sweep = askedMs - lastSweepMs >= sweepMs
-    const claimOptions: ClaimOptions = {
-      executorId: identity.id,
-      formerIds: [...formerIds],
-      known: keys,
-      limit: free,
-      suspects: crew.suspects,
-      leaseTtlMs,
-    }
-    const rows = await (sweep ? claimAny : claimFree)(db, claimOptions)
-    if (sweep) lastSweepMs = askedMs
-    for (const row of rows) crew.launch(row, { executorId: identity.id, askedMs })
-    return { claimed: rows.length, full: rows.length >= free }
-  }
-
-  const followed = new WeakSet<AbortSignal>()
-  const follow = ({ id, lost }: { id: string; lost: AbortSignal }): void => {
-    if (followed.has(lost)) return
-    followed.add(lost)
-    const gone = (): void => {
-      formerIds.add(id)
-      crew.abandon(id, new Error('the connection behind the leases is lost'))
-      bell.ring()
-    }
-    if (lost.aborted) gone()
-    else lost.addEventListener('abort', gone, { once: true })
-  }
-
-  /** Sleeps until the bell, the next sweep or the next due row; with full hands only until the bell or the sweep. */
-  const rest = async (full: boolean): Promise<void> => {
-    const dueInMs = full ? null : await nextDueInMs(db, keys)
-    const over = new AbortController()
-    const signal = AbortSignal.any([over.signal, stopped.signal])
-    const naps = [bell.next(signal), realClock.sleep(sweepMs, signal)]
-    if (dueInMs !== null) naps.push(clock.sleep(Math.ceil(dueInMs), signal))
-    try {
-      await Promise.race(naps)
-    } finally {
-      over.abort()
-      await Promise.allSettled(naps)
-    }
-  }
-
-  const claimLoop = async (): Promise<void> => {
-    while (!stopped.signal.aborted) {
-      try {
-        bell.clear()
-        if (executor.current === null) await orStopped(executor.held(), stopped.signal)
-        const { full } = await claim()
-        busy = full
-        await rest(full)
-      } catch (error) {
-        if (stopped.signal.aborted) return
-        const event = 'saga.claim_failed'
-        if (error instanceof DatabaseUnavailable) log.debug({ event, err: error })
-        else log.error({ event, err: error })
-        await realClock.sleep(DATABASE_RETRY_MS, stopped.signal).catch(() => undefined)
-      }
-    }
-  }
-
-  // Runs until the last run has ended, also while the claims have stopped.
-  const heart = new AbortController()
-  const beat = async (): Promise<void> => {
-    while (!heart.signal.aborted) {
-      await realClock.sleep(leaseTtlMs / 3, heart.signal).catch(() => undefined)
-      await crew
-        .keepLeases()
-        .catch((error: unknown) => log.debug({ event: 'saga.renewal_failed', err: error }))
-    }
-  }
-
-  const waitUntil = async (
+  const wait = (
     sagaId: string,
     { timeoutMs, signal }: WaitOptions,
     enough: (view: SagaView) => boolean,
   ): Promise<SagaView | undefined> => {
-    listen()
-    const over = new AbortController()
-    const stop = AbortSignal.any([over.signal, stopped.signal, ...(signal ? [signal] : [])])
-    const timedOut = clock.sleep(timeoutMs, stop).then(
-      () => over.abort(),
-      () => undefined, // woken before
-    )
-    try {
-      for (;;) {
-        const moved = waiting.next(sagaId, stop)
-        const view = await readView(db, definitions, sagaId)
-        if (view === undefined || view.endedAt !== null || enough(view) || stop.aborted) return view
-        await moved
-      }
-    } finally {
-      over.abort()
-      await timedOut
-    }
+    hints.listen()
+    return waitUntil({
+      sagaId,
+      waiting,
+      clock,
+      timeoutMs,
+      signals: [stopped.signal, ...(signal ? [signal] : [])],
+      read: () => readView(db, definitions, sagaId),
+      enough: (view) => view.endedAt !== null || enough(view),
+    })
   }
-
   const planOfRow = (row: SagaRow) => knownOf(row).plan
   const operate = async (sagaId: string, work: (tx: Tx<Schema>) => Promise<void>): Promise<void> => {
     await database.transaction(work)
     due(sagaId)
   }
-
-  const startBeat = (): void => {
-    if (looping.length === 0) looping = [beat()]
-  }
-
-  let stopping: Promise<void> | undefined
   const stop = async (graceMs: number): Promise<void> => {
     stopped.abort(new Error('sagas are stopping'))
-    crew.drain()
-    const enough = new AbortController()
-    const grace = realClock.sleep(graceMs, enough.signal).then(
-      () => crew.abandonAll(new Error('sagas are stopping')),
-      () => undefined, // all ended before
-    )
-    await crew.settled()
-    enough.abort()
-    await grace
-    heart.abort()
-    await Promise.all(looping)
+    await dispatcher.stop(graceMs)
     // What was given back is somebody else's now.
-    ring(channels.due)
-    await wakeUps?.drained()
+    hints.due()
     waiting.close()
-    await ear?.close()
-    await wakeUps?.close()
+    await hints.close()
   }
 
   return {
@@ -368,13 +242,9 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     },
     get: (sagaId) => readView(db, definitions, sagaId),
     list: (query) => readPage(db, definitions, query),
-    waitForEnd: (sagaId, wait) => waitUntil(sagaId, wait, () => false),
-    waitForChange: (sagaId, { since, ...wait }) =>
-      waitUntil(
-        sagaId,
-        wait,
-        (view) => (typeof since === 'number' ? view.version : view.updatedAt) !== since,
-      ),
+    waitForEnd: (sagaId, options) => wait(sagaId, options, () => false),
+    waitForChange: (sagaId, { since, ...options }) =>
+      wait(sagaId, options, (view) => (typeof since === 'number' ? view.version : view.updatedAt) !== since),
     retry: (sagaId, actor) => operate(sagaId, (tx) => retryNow(tx, { sagaId, actor })),
     skip: (skip) => operate(skip.sagaId, (tx) => skipStep(tx, skip, planOfRow)),
     async turnBack(request, tx) {
@@ -387,22 +257,10 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     purge: () => purge(db),
     async run() {
       await refuseMissing(db, definitions)
-      if (stopped.signal.aborted) throw new Error('Sagas have been stopped')
-      listen()
-      startBeat()
-      looping.push(claimLoop())
+      hints.listen()
+      dispatcher.run()
     },
-    async drain() {
-      startBeat()
-      await executor.held()
-      for (;;) {
-        // A look at everything, not only at what is free.
-        lastSweepMs = Number.NEGATIVE_INFINITY
-        const { claimed } = await claim()
-        if (claimed === 0 && crew.size === 0) return
-        await crew.settled()
-      }
-    },
+    drain: () => dispatcher.drain(),
     stop({ graceMs = STOP_GRACE_MS } = {}) {
       stopping ??= stop(graceMs)
       return stopping
@@ -423,39 +281,4 @@ function byKey<Schema>(
     map.set(key, definition)
   }
   return map
-}
-
-interface Bell {
-  ring(): void
-  clear(): void
-  /** Resolves at the next ring, at once if it rang since `clear`, or when `signal` fires. */
-  next(signal: AbortSignal): Promise<void>
-}
-
-function openBell(): Bell {
-  let rung = Promise.withResolvers<void>()
-  let ringing = false
-  return {
-    ring() {
-      ringing = true
-      rung.resolve()
-    },
-    clear() {
-      if (!ringing) return
-      ringing = false
-      rung = Promise.withResolvers()
-    },
-    next: (signal) => Promise.race([rung.promise, whenAborted(signal)]),
-  }
-}
-
-function whenAborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve()
-    signal.addEventListener('abort', () => resolve(), { once: true })
-  })
-}
-
-async function orStopped(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
-  await Promise.race([work, whenAborted(signal)])
 }

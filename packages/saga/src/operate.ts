@@ -45,6 +45,9 @@ export async function retryNow(
   { sagaId, actor }: { sagaId: string; actor: string },
 ): Promise<void> {
   const row = await lockLive(tx, sagaId)
+  if ((await leaseLeftMs(tx, sagaId)) > 0) {
+    throw new IllegalSagaOperation(`Saga ${sagaId} is being tried right now`)
+  }
   await note(tx, { row, step: row.currentStep, status: 'retried', error: null, actor })
   await sql`
     update saga_state set
@@ -85,13 +88,15 @@ export async function skipStep(
     )
   }
   await note(tx, { row, step, status: 'skipped', error: reason, actor })
+  const leftMs = await leaseLeftMs(tx, sagaId)
   const undoIndex = undoing ? lastUndoable(itsPlan, (row.undoIndex ?? 0) - 1) : null
   const stepIndex = undoing ? row.stepIndex : row.stepIndex + 1
   await sql`
     update saga_state set
       status = ${undoing ? 'COMPENSATING' : 'RUNNING'}, undo_index = ${undoIndex},
       step_index = ${stepIndex}, current_step = ${itsPlan.steps[stepIndex]?.name},
-      step_deadline = null, reply = null, attempt = 0, deaths = 0, next_run_at = app_now(),
+      step_deadline = null, reply = null, attempt = 0, deaths = 0,
+      next_run_at = app_now() + ${leftMs} * interval '1 millisecond',
       retry_count = case when ${undoing} then retry_count else 0 end,
       -- Whoever is still trying the skipped step has lost the saga.
       fence = fence + 1, lease_owner = null, lease_until = null,
@@ -120,10 +125,10 @@ export async function turnSagaBack(
   }
   const error = { message: reason, code, retryable: false }
   const decision = decide(row, itsPlan, { kind: 'turned_back', error })
+  const delayMs = await leaseLeftMs(tx, sagaId)
   await checkpoint(tx, {
     row,
-    // Due at once, for whichever process is the first to look.
-    decision: { ...decision, next: { kind: 'wait', delayMs: 0, untilTimeout: false, replyWithinMs: null } },
+    decision: { ...decision, next: { kind: 'wait', delayMs, untilTimeout: false, replyWithinMs: null } },
     currentStep: row.currentStep,
     executorId: null,
     leaseTtlMs: 0,
@@ -148,6 +153,17 @@ async function lockLive(tx: AnyTx, sagaId: string): Promise<SagaRow> {
   if (row === undefined) throw new SagaNotFound(sagaId)
   if (row.endedAt !== null) throw new IllegalSagaOperation(`Saga ${sagaId} has ended ${row.status}`)
   return row
+}
+
+/**
+ * How long a process may still trust the lease that it holds, and so be in the middle of an effect. What replaces its
+ * try waits for that: an undo must not overtake the effect that it undoes.
+ */
+async function leaseLeftMs(tx: AnyTx, sagaId: string): Promise<number> {
+  const { rows } = await sql<{ left_ms: number | null }>`
+    select (extract(epoch from lease_until - clock_timestamp()) * 1000)::float8 as left_ms -- real time: a lease
+    from saga_state where saga_id = ${sagaId}`.execute(tx)
+  return Math.max(0, rows[0]?.left_ms ?? 0)
 }
 
 /** Whether the saga went on from this ask by a reply: a second delivery of it is no late one. */

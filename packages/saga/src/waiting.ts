@@ -1,6 +1,44 @@
 import type { Clock } from '@cloudphone/observe/clock'
 import { type QueryExecutorProvider, sql } from 'kysely'
 
+/** Waits until `enough` holds of what `read` gives, asking again whenever the saga has moved. */
+export async function waitUntil<View>({
+  sagaId,
+  waiting,
+  clock,
+  timeoutMs,
+  signals,
+  read,
+  enough,
+}: {
+  sagaId: string
+  waiting: Waiting
+  clock: Clock
+  timeoutMs: number
+  signals: readonly AbortSignal[]
+  read: () => Promise<View | undefined>
+  enough: (view: View) => boolean
+}): Promise<View | undefined> {
+  const over = new AbortController()
+  const stop = AbortSignal.any([over.signal, ...signals])
+  const timedOut = clock.sleep(timeoutMs, stop).then(
+    () => over.abort(),
+    () => undefined, // woken before
+  )
+  try {
+    for (;;) {
+      // Before the look, so that a move right after it is not missed.
+      const moved = waiting.next(sagaId, stop)
+      const view = await read()
+      if (view === undefined || enough(view) || stop.aborted) return view
+      await moved
+    }
+  } finally {
+    over.abort()
+    await timedOut
+  }
+}
+
 /** Those who wait for sagas to move, woken by this process at once and by others through `look`. */
 export interface Waiting {
   /** This process has moved a saga. */

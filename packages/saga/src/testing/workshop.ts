@@ -50,7 +50,7 @@ export async function openWorkshop(): Promise<Workshop> {
   await database.pool.query(`
     create table things (key text primary key, saga_id text not null);
     create table touches (id bigint generated always as identity, saga_id text not null, step text not null,
-      direction text not null, key text not null, fence bigint not null, at timestamptz not null default now());
+      direction text not null, key text not null, fence bigint not null);
     create table notes (saga_id text not null, text text not null)`)
   const closers: (() => Promise<void>)[] = []
   return {
