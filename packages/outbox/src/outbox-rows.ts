@@ -18,8 +18,8 @@ export interface OutboxRow {
 }
 
 /**
- * Unpublished rows of the lanes that may be sent now, in the order of writing. A row waits while an earlier one of its
- * aggregate waits for its retry; so what is returned of one aggregate always starts at its first unpublished row.
+ * Unpublished rows of the lanes that may be sent now, in the order of writing. What is returned of one aggregate always
+ * starts at its first unpublished row. A row that has failed goes alone: those behind it wait until the bus has it.
  */
 export async function unpublishedRows(
   db: QueryExecutorProvider,
@@ -35,8 +35,7 @@ export async function unpublishedRows(
       and not exists (
         select from event_outbox earlier
         where earlier.aggregate_type = waiting.aggregate_type and earlier.aggregate_id = waiting.aggregate_id
-          and earlier.status = 'failed' and earlier.next_retry_at > app_now()
-          and earlier.position < waiting.position)
+          and earlier.status = 'failed' and earlier.position < waiting.position)
     order by position
     limit ${limit}`.execute(db)
   return rows

@@ -87,7 +87,8 @@ export function openRelay(options: RelayOptions): OutboxRelay {
     await crash.reach('outbox.after_publish')
     await mark(rows, outcomes, held)
     await crash.reach('outbox.after_mark')
-    return rows.length === batchSize
+    // What waited behind a row that had failed may go now.
+    return rows.length === batchSize || rows.some(({ retryCount }) => retryCount > 0)
   }
 
   const publish = async (rows: readonly OutboxRow[]): Promise<readonly PublishOutcome[]> => {
