@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { appendFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -35,7 +36,17 @@ async function ended(child: ChildProcess): Promise<{ code: number | null; stderr
   return { code, stderr }
 }
 
-async function create(id: string, port: number): Promise<void> {
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+async function create(id: string): Promise<void> {
+  const port = await freePort()
   const profile = {
     ...{ width: 360, height: 640, dpi: 160, androidVersion: '11', model: 'Pixel', cpuCores: 2 },
     ...{ memoryMb: 2048, storageMb: 4096, bootMs: 0 },
@@ -58,8 +69,8 @@ test('after kill -9 the phones that ran are crashed with host_lost, and the even
   const first = launch()
   await ready(first)
   const { hostId } = await host.info()
-  await create(ids[0], 29871)
-  await create(ids[1], 29872)
+  await create(ids[0])
+  await create(ids[1])
   await host.start(ids[0], { wait: 'boot' })
   const { seq } = await host.info()
   first.kill('SIGKILL')
@@ -76,8 +87,8 @@ test('after kill -9 the phones that ran are crashed with host_lost, and the even
 test('a kill between a phone and its event is made up for', async () => {
   const first = launch()
   await ready(first)
-  await create(ids[0], 29871)
-  await create(ids[1], 29872)
+  await create(ids[0])
+  await create(ids[1])
   await host.start(ids[0], { wait: 'boot' })
   await host.stop(ids[0])
   first.kill('SIGKILL')
@@ -113,7 +124,7 @@ test('two hosts on one directory, or on one socket, are refused in one line', as
 test('SIGTERM and POST /v1/shutdown stop the phones and exit with 0', async () => {
   const first = launch()
   await ready(first)
-  await create(ids[0], 29871)
+  await create(ids[0])
   await host.start(ids[0], { wait: 'boot' })
   const following = Array.fromAsync(host.events({ since: 3 }))
   first.kill('SIGTERM')

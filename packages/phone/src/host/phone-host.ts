@@ -121,8 +121,9 @@ export class PhoneHost {
     return { phones, seq: this.events.lastSeq }
   }
 
-  /** Throws 404. */
+  /** Throws 404, and 503 while the host closes: nothing may be started behind its back. */
   get(id: string): Phone {
+    if (this.#closing !== undefined) throw shuttingDown()
     const phone = this.#phones.get(id)
     if (phone === undefined) throw phoneNotFound(id)
     return phone
