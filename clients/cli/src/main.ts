@@ -1,6 +1,7 @@
 import { Command } from 'commander'
 import { addAccountCommands } from './commands/account.ts'
 import { addAppCommands } from './commands/apps.ts'
+import { addDemoCommand } from './commands/demo.ts'
 import { addDeviceCommands } from './commands/devices.ts'
 import { addOperationCommands } from './commands/operations.ts'
 
@@ -19,6 +20,7 @@ export function buildProgram(): Command {
     .option('--json', 'answer in JSON')
     .addHelpText('after', help)
     .showHelpAfterError('(see cloudphone --help)')
+  addDemoCommand(program)
   addDeviceCommands(program)
   addAppCommands(program)
   addOperationCommands(program)
