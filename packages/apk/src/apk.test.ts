@@ -12,7 +12,14 @@ const appium = join(
   dirname(createRequire(import.meta.url).resolve('io.appium.settings/package.json')),
   'apks/settings_apk-debug.apk',
 )
-const png = (mark: number) => Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), Buffer.from([mark])])
+/** The head of a PNG: all that the parser looks at. */
+function png(mark: number, side = 96): Buffer {
+  const head = Buffer.alloc(40, mark)
+  head.write('\x89PNG\r\n\x1a\n', 'latin1')
+  head.writeUInt32BE(side, 16)
+  head.writeUInt32BE(side, 20)
+  return head
+}
 
 async function refusal(source: string | Buffer, limits?: Partial<ApkLimits>): Promise<string> {
   const error = await parseApk(source, limits).then(
@@ -90,6 +97,34 @@ describe('a made APK', () => {
     })
     const icons = { 65534: { path: 'res/i.xml', data: self } }
     expect((await parseApk(await buildApk({ packageName: 'a.b', icons }))).icon).toBeUndefined()
+  })
+})
+
+describe('an icon', () => {
+  it('of many pixels in few bytes is passed over', async () => {
+    const icons = {
+      320: { path: 'res/bomb.png', data: png(1, 65_535) },
+      160: { path: 'res/small.png', data: png(2, 48) },
+    }
+    const { icon } = await parseApk(await buildApk({ packageName: 'a.b', icons }))
+    expect(icon).toMatchObject({ path: 'res/small.png', width: 48, height: 48 })
+  })
+
+  it('may be a WebP of each kind', async () => {
+    for (const [kind, at, bytes] of [
+      ['VP8X', 24, [0x5f, 0, 0, 0x5f, 0, 0]],
+      ['VP8 ', 26, [0x60, 0, 0x60, 0]],
+      ['VP8L', 21, [0x5f, 0xc0, 0x17, 0]],
+    ] as const) {
+      const data = Buffer.alloc(40)
+      data.write('RIFF', 0, 'latin1')
+      data.write(`WEBP${kind}`, 8, 'latin1')
+      data.set(bytes, at)
+      const { icon } = await parseApk(
+        await buildApk({ packageName: 'a.b', icons: { 320: { path: 'res/i.webp', data } } }),
+      )
+      expect(icon, kind).toMatchObject({ mediaType: 'image/webp', width: 96, height: 96 })
+    }
   })
 })
 

@@ -8,7 +8,10 @@ import type { ResourceTable } from './resources.ts'
 /** A raster icon as it lies in the APK. */
 export interface ApkIcon {
   readonly data: Buffer
-  readonly mediaType: 'image/png' | 'image/webp' | 'image/jpeg'
+  readonly mediaType: 'image/png' | 'image/webp'
+  /** Pixels. */
+  readonly width: number
+  readonly height: number
   /** Dots per inch of the configuration it was taken from; 0 when unspecified. */
   readonly density: number
   /** Its name in the archive. */
@@ -18,6 +21,8 @@ export interface ApkIcon {
 /** xhdpi: 96 px launcher icons, sharp enough for a list and small enough to keep. */
 const WANTED_DENSITY = 320
 const MAX_XML_HOPS = 4
+const MAX_SIDE_PX = 1024
+const PNG_SIGNATURE = Buffer.from('\x89PNG\r\n\x1a\n', 'latin1')
 
 interface Candidate {
   readonly path: string
@@ -65,8 +70,11 @@ function byFitness(candidates: readonly Candidate[]): Candidate[] {
 
 async function readIcon(candidate: Candidate, archive: Archive): Promise<ApkIcon | undefined> {
   const data = await readOptional(archive, candidate.path, archive.limits.maxIconBytes)
-  const mediaType = data && sniff(data)
-  return data && mediaType && { data, mediaType, density: candidate.density, path: candidate.path }
+  const image = data && measure(data)
+  // A few bytes can claim 65,535 x 65,535 pixels: whoever draws the icon must not have to find out.
+  if (data === undefined || image === undefined || Math.min(image.width, image.height) < 1) return undefined
+  if (Math.max(image.width, image.height) > MAX_SIDE_PX) return undefined
+  return { data, ...image, density: candidate.density, path: candidate.path }
 }
 
 async function drawablesOf(candidates: readonly Candidate[], archive: Archive): Promise<Value[]> {
@@ -102,10 +110,27 @@ async function readOptional(archive: Archive, path: string, maxBytes: number): P
   }
 }
 
-function sniff(data: Buffer): ApkIcon['mediaType'] | undefined {
-  if (data.subarray(0, 8).equals(Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'))) return 'image/png'
-  if (data.toString('latin1', 0, 4) === 'RIFF' && data.toString('latin1', 8, 12) === 'WEBP')
-    return 'image/webp'
-  if (data.subarray(0, 3).equals(Buffer.from([0xff, 0xd8, 0xff]))) return 'image/jpeg'
-  return undefined
+/** Kind and size from the header: PNG's IHDR, or WebP's VP8, VP8L or VP8X chunk (RFC 9649). */
+function measure(data: Buffer): Pick<ApkIcon, 'mediaType' | 'width' | 'height'> | undefined {
+  if (data.length < 30) return undefined
+  if (data.subarray(0, 8).equals(PNG_SIGNATURE))
+    return { mediaType: 'image/png', width: data.readUInt32BE(16), height: data.readUInt32BE(20) }
+  if (data.toString('latin1', 0, 4) !== 'RIFF' || data.toString('latin1', 8, 12) !== 'WEBP') return undefined
+  const size = webpSize(data)
+  return size && { mediaType: 'image/webp', ...size }
+}
+
+function webpSize(data: Buffer): { width: number; height: number } | undefined {
+  switch (data.toString('latin1', 12, 16)) {
+    case 'VP8X':
+      return { width: data.readUIntLE(24, 3) + 1, height: data.readUIntLE(27, 3) + 1 }
+    case 'VP8 ':
+      return { width: data.readUInt16LE(26) & 0x3fff, height: data.readUInt16LE(28) & 0x3fff }
+    case 'VP8L': {
+      const bits = data.readUInt32LE(21)
+      return { width: (bits & 0x3fff) + 1, height: ((bits >>> 14) & 0x3fff) + 1 }
+    }
+    default:
+      return undefined
+  }
 }

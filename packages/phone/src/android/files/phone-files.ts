@@ -7,11 +7,10 @@ import { accessTo, isTraversable, isWithin } from './access.ts'
 import type { Space } from './space.ts'
 import type { VirtualNode } from './virtual-tree.ts'
 
-export const S_IFMT = 0o170000
-export const S_IFDIR = 0o040000
-export const S_IFREG = 0o100000
-export const S_IFLNK = 0o120000
-export const S_IFCHR = 0o020000
+const S_IFDIR = 0o040000
+const S_IFREG = 0o100000
+const S_IFLNK = 0o120000
+const S_IFCHR = 0o020000
 
 const MAX_LINKS = 40
 const MAX_PATH = 4096

@@ -17,7 +17,7 @@ const PALETTES = [
   ['#1b1b3a', '#693668', '#f9a26c'],
 ] as const
 
-export function drawWallpaper(ctx: SKRSContext2D, view: View): void {
+function drawWallpaper(ctx: SKRSContext2D, view: View): void {
   const { width, height } = view.layout
   const digest = createHash('sha256').update(view.phone.id).digest()
   const [dark, middle, light] = PALETTES[(digest[0] ?? 0) % PALETTES.length] ?? PALETTES[0]
@@ -60,11 +60,10 @@ export function drawLauncher(ctx: SKRSContext2D, view: View): void {
 }
 
 function drawClock(ctx: SKRSContext2D, view: View): void {
-  const { clock, scale, width, height } = view.layout
-  const wide = width > height
-  const px = (wide ? 52 : 88) * scale
-  const align = wide ? 'left' : 'center'
-  const x = wide ? clock.x : clock.x + clock.width / 2
+  const { clock, scale, compact } = view.layout
+  const px = (compact ? 52 : 88) * scale
+  const align = compact ? 'left' : 'center'
+  const x = compact ? clock.x : clock.x + clock.width / 2
   const y = clock.y + px
   drawText(
     ctx,
@@ -73,7 +72,7 @@ function drawClock(ctx: SKRSContext2D, view: View): void {
     { px, color: '#ffffff', align, family: Font.light, shadow: true },
   )
   const date = { px: 17 * scale, color: 'rgba(255,255,255,0.92)', align, shadow: true } as const
-  drawText(ctx, dateText(view.now), { x, y: y + (wide ? 24 : 34) * scale }, date)
+  drawText(ctx, dateText(view.now), { x, y: y + (compact ? 24 : 34) * scale }, date)
 }
 
 function drawSearch(ctx: SKRSContext2D, view: View): void {
@@ -163,7 +162,7 @@ export function drawIcon(
 function drawDots(ctx: SKRSContext2D, view: View, pages: number): void {
   if (pages < 2) return
   const { layout, state } = view
-  const y = layout.dock.y - 12 * layout.scale
+  const y = layout.dock.y - 10 * layout.scale
   for (let page = 0; page < pages; page += 1) {
     const x = layout.width / 2 + (page - (pages - 1) / 2) * 14 * layout.scale
     const color = page === state.page ? '#ffffff' : 'rgba(255,255,255,0.4)'

@@ -20,6 +20,8 @@ export interface Layout {
   readonly height: number
   /** Pixels of one design unit: a phone is 400 of them wide, whatever its resolution. */
   readonly scale: number
+  /** Too low for clock, search and icons one below the other. */
+  readonly compact: boolean
   readonly statusBar: Rect
   readonly navigation: Rect
   readonly buttons: { readonly back: Rect; readonly home: Rect; readonly recents: Rect }
@@ -37,34 +39,36 @@ export interface Layout {
 
 export const DOCK_SIZE = 4
 const DESIGN_WIDTH = 400
-const CELL = { width: 92, height: 100 }
+const CELL = { width: 92, height: 92 }
 
 /** Lays out a screen; `zoom` is the density override relative to the phone's own. */
 export function layoutOf(size: { width: number; height: number; zoom: number }): Layout {
   const { width, height } = size
-  const scale = (Math.min(width, height) / DESIGN_WIDTH) * Math.min(2, Math.max(0.5, size.zoom))
+  const scale = (Math.min(width, height) / DESIGN_WIDTH) * Math.min(1.6, Math.max(0.5, size.zoom))
   const u = (units: number) => units * scale
-  const wide = width > height
+  // Landscape, square, or a density so large that clock, search and icons do not fit below each other.
+  const compact = height < u(520)
   const statusBar = { x: 0, y: 0, width, height: u(28) }
   const navigation = { x: 0, y: height - u(44), width, height: u(44) }
   const third = width / 3
   const button = (index: number): Rect => ({ ...navigation, x: third * index, width: third })
   const dock = { x: u(16), y: navigation.y - u(100), width: width - u(32), height: u(92) }
-  const clock = wide
+  const clock = compact
     ? { x: u(24), y: u(36), width: width / 2 - u(24), height: u(84) }
-    : { x: 0, y: u(56), width, height: u(150) }
-  const search = wide
+    : { x: 0, y: u(48), width, height: u(150) }
+  const search = compact
     ? { x: width / 2, y: u(54), width: width / 2 - u(24), height: u(48) }
-    : { x: u(20), y: u(222), width: width - u(40), height: u(52) }
-  const gridTop = wide ? u(136) : u(302)
+    : { x: u(20), y: u(210), width: width - u(40), height: u(50) }
+  const gridTop = compact ? u(136) : u(278)
   const columns = Math.max(1, Math.floor((width - u(32)) / u(CELL.width)))
-  const rows = Math.max(1, Math.floor((dock.y - u(16) - gridTop) / u(CELL.height)))
+  const rows = Math.max(1, Math.floor((dock.y - u(10) - gridTop) / u(CELL.height)))
   const titleBar = { x: 0, y: statusBar.height, width, height: u(60) }
   const contentTop = titleBar.y + titleBar.height
   return {
     width,
     height,
     scale,
+    compact,
     statusBar,
     navigation,
     buttons: { back: button(0), home: button(1), recents: button(2) },

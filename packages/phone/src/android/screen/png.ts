@@ -7,9 +7,9 @@ const SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a])
 const FILTER_UP = 2
 
 /**
- * Encodes opaque RGBA pixels as an RGB PNG. The canvas's own encoder takes 520 ms for a 1080x1920 screen, since its
- * gradients are dithered and it searches for the best filter of each row; this takes 60 ms, off the main thread but
- * for the filter, at about the same size.
+ * Encodes opaque RGBA pixels as an RGB PNG. Measured for a 1080x1920 launcher: 120 ms of CPU against 550 ms of the
+ * canvas's own encoder, which tries all filters on each row of its dithered gradients, and a third more bytes. The
+ * compression runs on the thread pool.
  */
 export async function encodePng(
   pixels: Uint8Array,

@@ -3,7 +3,7 @@
  * - surroundings: what the screen is laid out over: its size and the apps to show; belongs to others, changes with them
  * - input: what a finger or a key does, or a command such as `am start`
  */
-import { type AppIcon, type CalculatorKey, hitTest, type Layout } from './layout.ts'
+import { type AppIcon, arrange, type CalculatorKey, hitTest, type Layout } from './layout.ts'
 import { type AppWindow, type ScreenState, topWindow } from './screen-model.ts'
 
 export type ScreenInput =
@@ -120,7 +120,7 @@ function swipe(
       : state
   }
   if (Math.abs(dx) <= Math.abs(dy)) return state
-  const pages = Math.max(1, Math.ceil(around.apps.length / around.layout.perPage))
+  const { pages } = arrange(around.apps, state, around.layout)
   return { ...state, page: Math.min(pages - 1, Math.max(0, state.page - Math.sign(dx))) }
 }
 
@@ -133,7 +133,7 @@ function type(state: ScreenState, text: string): ScreenState {
 }
 
 /** Typed characters of keys that have one; names as in android.view.KeyEvent without `KEYCODE_`. */
-export function characterOf(name: string): string | undefined {
+function characterOf(name: string): string | undefined {
   if (/^[A-Z]$/.test(name)) return name.toLowerCase()
   if (/^[0-9]$/.test(name)) return name
   const named: Readonly<Record<string, string>> = {

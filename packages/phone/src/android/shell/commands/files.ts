@@ -113,7 +113,7 @@ function modeText(mode: number): string {
 }
 
 /** `2026-03-14 10:09:00` in the phone's time zone. */
-export function dateTime(context: CommandContext, at: Date): string {
+function dateTime(context: CommandContext, at: Date): string {
   const local = localTime(at, context.phone.properties.get('persist.sys.timezone'))
   return local.toISOString().slice(0, 19).replace('T', ' ')
 }
@@ -251,7 +251,7 @@ const stat: Command = async (context) => {
       return await context.out.line(format.replace(/%(.)/g, (all, key: string) => fields[key] ?? all))
     await context.out.line(`  File: ${shown}`)
     await context.out.line(
-      `  Size: ${found.size}\t Blocks: ${Math.ceil(found.size / 512)}\t IO Blocks: 512\t${fields['F']}`,
+      `  Size: ${found.size}\t Blocks: ${Math.ceil(found.size / 512)}\t IO Blocks: 512\t${fields.F}`,
     )
     await context.out.line(`Access: (0${mode}/${modeText(found.mode)})\nModify: ${when}`)
   })
