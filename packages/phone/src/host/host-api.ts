@@ -111,7 +111,7 @@ export const PhoneEvent = z.object({
 })
 
 /** Which kinds make sense for which operation. */
-export const FAULT_KINDS = {
+const FAULT_KINDS = {
   create: ['fail', 'slow', 'hang', 'disappear', 'too_many_requests'],
   start: ['fail', 'slow', 'hang', 'crash', 'disappear', 'too_many_requests'],
   boot: ['fail', 'slow', 'stuck', 'crash', 'disappear'],
