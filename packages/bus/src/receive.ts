@@ -7,8 +7,8 @@ import type { CrashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
 import { inTrace } from '@cloudphone/observe/trace'
 import type { Delivery, Verdict } from './bus.ts'
-import type { EventHandler, Route } from './consumer.ts'
 import type { ConsumerCounts } from './consumer-metrics.ts'
+import type { EventHandler, Route } from './handler.ts'
 import { enterInbox } from './inbox.ts'
 
 export interface ReceiveOptions<Schema> {
