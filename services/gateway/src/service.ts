@@ -1,11 +1,20 @@
+import { publicRoutes } from '@cloudphone/contracts/routes'
 import { defineStatelessService } from '@cloudphone/runtime/service'
 import { GatewaySettings } from './config.ts'
 import { openApiKeyExchange } from './domain/api-key-exchange.ts'
+import { PlatformDoctor } from './domain/doctor.ts'
+import { Fleet } from './domain/fleet.ts'
+import { openApiOf } from './domain/openapi.ts'
 import { RateLimiter } from './domain/rate-limit.ts'
 import { guardDoor } from './http/door.ts'
+import { servePages } from './http/pages.ts'
+import { platformRoutes } from './http/platform.routes.ts'
 import { proxyRoutes } from './http/proxy.ts'
+import { proxySockets } from './http/socket-proxy.ts'
 import { openUpstream } from './http/upstream.ts'
 import { openTelemetry } from './telemetry.ts'
+
+const apiVersion = '0.1.0'
 
 /** The one door for callers: knows them, limits them, and forwards to the service that owns what they ask for. */
 export const gateway = defineStatelessService({
@@ -21,11 +30,19 @@ export const gateway = defineStatelessService({
     ])
     const apiKeys = openApiKeyExchange(client, clock)
     return {
-      routes: [],
+      routes: platformRoutes({ fleet: new Fleet(client), doctor: new PlatformDoctor(client, clock) }),
       extend: async (app) => {
+        boundSlowCallers(app.server)
         guardDoor(app, { tokens, apiKeys, limiter, clock, telemetry })
+        await servePages(app, openApiOf(publicRoutes, { version: apiVersion }))
         await proxyRoutes(app, { upstream, telemetry })
+        proxySockets(app, { upstream, limiter, clock, telemetry })
       },
     }
   },
 })
+
+/** Who dribbles its headers loses the connection; bodies are bounded by the services, and by the socket's idle time. */
+function boundSlowCallers(server: { headersTimeout: number }): void {
+  server.headersTimeout = 15_000
+}

@@ -1,4 +1,4 @@
-import { type ServiceName, services } from '@cloudphone/contracts/services'
+import type { ServiceName } from '@cloudphone/contracts/services'
 import type { Registry } from '@cloudphone/registry/registry'
 import { common } from '@cloudphone/runtime/problem'
 import { Agent, type Dispatcher } from 'undici'
@@ -97,7 +97,7 @@ function mayTryAgain(error: unknown, { method, body, signal }: ForwardedRequest)
 }
 
 function unavailable(service: ServiceName, cause?: unknown): Error {
-  const problem = common.service_unavailable({ service: services[service].registryName })
+  const problem = common.service_unavailable({ service })
   problem.cause = cause
   return problem
 }

@@ -1,0 +1,38 @@
+import { expect, test } from 'vitest'
+import { allocationMismatches, quotaMismatches, stillWrong } from './claims.ts'
+
+const quota = (id: string, detail: string) => ({ kind: 'quota', id, detail })
+const allocation = (id: string, detail: string) => ({ kind: 'allocation', id, detail })
+
+test('a created device needs a committed reservation, one in creation any', () => {
+  const users = [quota('a', 'committed'), quota('b', 'reserved'), quota('c', 'reserved')]
+  const devices = [
+    quota('a', 'RUNNING'),
+    quota('b', 'CREATING'),
+    quota('c', 'RUNNING'),
+    quota('d', 'STOPPED'),
+  ]
+  expect(quotaMismatches(users, devices)).toEqual([
+    { id: 'c', detail: 'device RUNNING holds quota that was never committed' },
+    { id: 'd', detail: 'device STOPPED holds quota that nobody reserved' },
+  ])
+})
+
+test('a committed reservation needs its device; a reserved one may still wait for it', () => {
+  expect(quotaMismatches([quota('a', 'committed'), quota('b', 'reserved')], [])).toEqual([
+    { id: 'a', detail: 'quota is committed for a device that does not exist' },
+  ])
+})
+
+test('scheduler and phones must name the same allocation', () => {
+  const scheduler = [allocation('a', 'one'), allocation('b', 'two'), allocation('c', 'three')]
+  const devices = [allocation('a', 'one'), allocation('b', 'other'), allocation('d', 'four'), quota('e', 'x')]
+  expect(allocationMismatches(scheduler, devices).map(({ id }) => id)).toEqual(['b', 'c', 'd'])
+})
+
+test('only what stood wrong twice in the same way is wrong', () => {
+  const a = { id: 'a', detail: 'x' }
+  expect(
+    stillWrong([a, { id: 'b', detail: 'x' }], [{ id: 'b', detail: 'y' }, a, { id: 'c', detail: 'x' }]),
+  ).toEqual([a])
+})

@@ -1,0 +1,58 @@
+/* What only a join over services can judge. A claim is what one service says about a thing that another one keeps too:
+ *
+ * - `quota`, by device id: users says `reserved` or `committed` of each live reservation; devices names each device row
+ *   that holds quota, with its status. Every named device needs a reservation, and a committed one once it is created;
+ *   every committed reservation needs its device. A reservation alone is a creation under way: its time runs out.
+ * - `allocation`, by device id, with the allocation's id as detail: scheduler names each ACTIVE allocation, devices each
+ *   held phone. Both must name the same.
+ */
+import type { Claim } from '@cloudphone/contracts/api/platform-api'
+
+/** Something that two services see differently. */
+export interface Mismatch {
+  readonly id: string
+  readonly detail: string
+}
+
+/** Compares what users and devices say about quota. */
+export function quotaMismatches(users: readonly Claim[], devices: readonly Claim[]): Mismatch[] {
+  const reservations = ofKind('quota', users)
+  const holders = ofKind('quota', devices)
+  const wrong: Mismatch[] = []
+  for (const [id, status] of holders) {
+    const state = reservations.get(id)
+    if (state === undefined) wrong.push({ id, detail: `device ${status} holds quota that nobody reserved` })
+    else if (state === 'reserved' && status !== 'CREATING') {
+      wrong.push({ id, detail: `device ${status} holds quota that was never committed` })
+    }
+  }
+  for (const [id, state] of reservations) {
+    if (state === 'committed' && !holders.has(id)) {
+      wrong.push({ id, detail: 'quota is committed for a device that does not exist' })
+    }
+  }
+  return wrong
+}
+
+/** Compares what scheduler and devices say about who holds which phone. */
+export function allocationMismatches(scheduler: readonly Claim[], devices: readonly Claim[]): Mismatch[] {
+  const active = ofKind('allocation', scheduler)
+  const held = ofKind('allocation', devices)
+  const ids = new Set([...active.keys(), ...held.keys()])
+  return [...ids]
+    .filter((id) => active.get(id) !== held.get(id))
+    .map((id) => ({
+      id,
+      detail: `ACTIVE at the scheduler: ${active.get(id) ?? 'none'}; held at the phone: ${held.get(id) ?? 'none'}`,
+    }))
+}
+
+/** Of two looks some time apart, what stood wrong in both in the same way: the rest was only on its way. */
+export function stillWrong(first: readonly Mismatch[], second: readonly Mismatch[]): Mismatch[] {
+  const before = new Set(first.map(({ id, detail }) => `${id} ${detail}`))
+  return second.filter(({ id, detail }) => before.has(`${id} ${detail}`))
+}
+
+function ofKind(kind: string, claims: readonly Claim[]): ReadonlyMap<string, string> {
+  return new Map(claims.filter((claim) => claim.kind === kind).map(({ id, detail }) => [id, detail]))
+}

@@ -1,0 +1,102 @@
+import type { IncomingMessage } from 'node:http'
+import { connect, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { Clock } from '@cloudphone/observe/clock'
+import type { FastifyInstance } from 'fastify'
+import { endToEnd } from '../domain/forwarding.ts'
+import { limitKeyOf, type RateLimiter } from '../domain/rate-limit.ts'
+import { problems } from '../errors.ts'
+import type { GatewayTelemetry } from '../telemetry.ts'
+import type { Upstream } from './upstream.ts'
+
+interface SocketProxyOptions {
+  readonly upstream: Upstream
+  readonly limiter: RateLimiter
+  readonly clock: Clock
+  readonly telemetry: GatewayTelemetry
+}
+
+const connectTimeoutMs = 2_000
+
+/**
+ * Hands WebSockets of Socket.IO through to the notifications service, byte by byte: the token is checked there, when the
+ * first packet brings it. Long polling is refused, since its requests would need to meet the same instance (decision 30).
+ */
+export function proxySockets(app: FastifyInstance, options: SocketProxyOptions): void {
+  const open = new Set<Duplex>()
+  app.server.on('upgrade', (request: IncomingMessage, caller: Duplex, head: Buffer) => {
+    caller.on('error', () => caller.destroy())
+    void handOver(request, caller, head, { ...options, open }).catch(() => refuse(caller, '502 Bad Gateway'))
+  })
+  // Upgraded connections are no longer the HTTP server's: its close would wait for them for ever.
+  app.addHook('preClose', async () => {
+    for (const socket of open) socket.destroy()
+  })
+  app.all('/socket.io/', async () => {
+    throw problems.websocket_only()
+  })
+}
+
+async function handOver(
+  request: IncomingMessage,
+  caller: Duplex,
+  head: Buffer,
+  { upstream, limiter, clock, telemetry, open }: SocketProxyOptions & { open: Set<Duplex> },
+): Promise<void> {
+  const url = new URL(request.url ?? '/', 'http://gateway')
+  const isSocketIo = url.pathname === '/socket.io/' && url.searchParams.get('transport') === 'websocket'
+  if (!isSocketIo || request.headers.upgrade?.toLowerCase() !== 'websocket') {
+    return refuse(caller, '404 Not Found')
+  }
+  const address = request.socket.remoteAddress ?? ''
+  if (limiter.take(limitKeyOf(address), clock.monotonicMs())?.allowed === false) {
+    return refuse(caller, '429 Too Many Requests')
+  }
+  const target = await upstream.addressOf('notifications')
+  if (target === undefined) return refuse(caller, '503 Service Unavailable')
+  const service = await openConnection(target)
+  open.add(caller).add(service)
+  telemetry.socketOpened()
+  const end = (): void => {
+    caller.destroy()
+    service.destroy()
+    if (!open.delete(caller)) return
+    open.delete(service)
+    telemetry.socketClosed()
+  }
+  for (const socket of [caller, service]) socket.on('error', end).on('close', end)
+  service.write(handshake(request, url, address))
+  service.write(head)
+  service.pipe(caller)
+  caller.pipe(service)
+}
+
+/** The request as the service gets it. Made anew from parsed headers, so that no line of it is the caller's own. */
+function handshake({ headers }: IncomingMessage, url: URL, address: string): string {
+  const kept = Object.entries(endToEnd(headers)).filter(([name]) => !/^(x-forwarded-|forwarded$)/.test(name))
+  const lines = [
+    ...kept.flatMap(([name, value]) => [value].flat().map((one) => `${name}: ${one}`)),
+    'connection: Upgrade',
+    'upgrade: websocket',
+    `x-forwarded-for: ${address}`,
+  ]
+  return `GET /socket.io/${url.search} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`
+}
+
+function openConnection(address: string): Promise<Socket> {
+  const { hostname, port } = new URL(address)
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host: hostname.replace(/^\[|\]$/g, ''), port: Number(port) })
+    socket.setTimeout(connectTimeoutMs, () => socket.destroy(new Error('connect timed out')))
+    socket.once('error', reject)
+    socket.once('connect', () => {
+      socket.setTimeout(0)
+      socket.off('error', reject)
+      resolve(socket)
+    })
+  })
+}
+
+function refuse(caller: Duplex, status: string): void {
+  caller.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`)
+}
