@@ -21,6 +21,8 @@ import type { SchedulerTelemetry } from '../telemetry.ts'
 import { moves, releasedStatuses } from './allocation.ts'
 import type { BeginRelease } from './release.ts'
 
+export type { AllocationRow }
+
 const SWEEP_BATCH = 200
 
 export interface AllocationServiceDeps {

@@ -1,5 +1,5 @@
 import type { Allocation } from '@cloudphone/contracts/api/scheduler-api'
-import type { AllocationRow } from '../db/schema.ts'
+import type { AllocationRow } from '../domain/allocation-service.ts'
 
 /** An allocation as the API shows it; `sagaId` is the saga that moved it last. */
 export function viewOfAllocation(row: AllocationRow): Allocation {
