@@ -166,23 +166,42 @@ class Terminal {
     return true
   }
 
-  async #execute(source: string): Promise<boolean> {
-    const input = new PassThrough()
-    const abort = new AbortController()
-    this.#running = { input, abort }
-    const out = new Output(crlf(this.#io.stdout))
-    const signal = AbortSignal.any([this.#io.signal, abort.signal])
-    let goesOn = true
-    try {
-      goesOn = await this.#shell.runLine(source, { stdin: input, out, err: out }, signal)
-    } catch {
-      // Only an abort leaves a line this way: ^C goes on with a prompt, a client that has gone ends the session.
-      goesOn = !this.#io.signal.aborted
+  /** Runs a line, and the ones that were typed meanwhile and that no command has read. False when the session is over. */
+  async #execute(first: string): Promise<boolean> {
+    const ahead: string[] = []
+    for (let source: string | undefined = first; source !== undefined; source = this.#nextOf(ahead)) {
+      const running = { input: lineByLine(), abort: new AbortController() }
+      for (const line of ahead.splice(0)) running.input.write(`${line}\n`)
+      this.#running = running
+      if (!(await this.#runOne(source, running))) return false
+      for (let line = running.input.read(); line !== null; line = running.input.read())
+        ahead.push(String(line).replace(/\n$/, ''))
+      running.input.destroy()
+      await this.#prompt().catch(() => undefined)
     }
     this.#running = undefined
-    input.destroy()
-    if (goesOn) await this.#prompt().catch(() => undefined)
-    return goesOn
+    return true
+  }
+
+  #nextOf(ahead: string[]): string | undefined {
+    for (let line = ahead.shift(); line !== undefined; line = ahead.shift()) {
+      const source = this.#lines.command(line)
+      if (source !== undefined) return source
+    }
+    return undefined
+  }
+
+  async #runOne(source: string, running: { input: PassThrough; abort: AbortController }): Promise<boolean> {
+    const out = new Output(crlf(this.#io.stdout))
+    const signal = AbortSignal.any([this.#io.signal, running.abort.signal])
+    try {
+      return await this.#shell.runLine(source, { stdin: running.input, out, err: out }, signal)
+    } catch (error) {
+      // ^C goes on with a prompt; a client that has gone ends the session; anything else is told.
+      if (this.#io.signal.aborted) return false
+      if (!running.abort.signal.aborted) await out.line(`/system/bin/sh: ${String(error)}`)
+      return true
+    }
   }
 
   async #prompt(): Promise<void> {
@@ -201,6 +220,13 @@ function crlf(target: Writable): PassThrough {
   })
   stream.resume()
   return stream
+}
+
+const MAX_LINES_AHEAD = 10_000
+
+/** Input that hands out one line at a time, as a terminal does: `head -n 1` leaves the next line to the shell. */
+function lineByLine(): PassThrough {
+  return new PassThrough({ readableObjectMode: true, readableHighWaterMark: MAX_LINES_AHEAD })
 }
 
 function empty(): Readable {

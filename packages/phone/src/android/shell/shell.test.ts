@@ -191,7 +191,14 @@ describe('an interactive shell', () => {
     stdin.write('\x03')
     await until('^C\r\n')
     await until('generic_x86:/sdcard $ ')
-    stdin.write('exit 4\r')
+    stdin.write('for i in 1 2; do\r')
+    await until('> ')
+    stdin.write('echo n$i; done\r')
+    await until('n1\r\nn2\r\n')
+    // Typed all at once, as `printf ... | adb shell -tt` does: what no command reads is for the shell.
+    stdin.write('seq 2000 | wc -l\rhead -n 1\rfor head\recho $((6*7))\rexit 4\r')
+    await until('for head\r\n')
+    await until('42\r\n')
     expect(await code).toBe(4)
   })
 
