@@ -21,7 +21,8 @@ export interface Secrets {
  * over files, and a password that was given as a setting is never written down.
  */
 export async function readSecrets(settings: Settings): Promise<Secrets> {
-  await mkdir(settings.dataDir, { recursive: true, mode: 0o700 })
+  // Open to pass through, since PostgreSQL's account must; what is secret in it is closed by itself.
+  await mkdir(settings.dataDir, { recursive: true, mode: 0o755 })
   const credentialsPath = join(settings.dataDir, 'credentials.json')
   const { email, password } = settings.admin
   const kept = await readJson(credentialsPath, Credentials)

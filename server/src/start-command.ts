@@ -30,13 +30,12 @@ export function startCommand(): Command {
   return new Command('start')
     .description('run the platform on this machine until Ctrl-C')
     .option('--services <names>', 'which services: all, or names with commas between them')
-    .option('--data-dir <path>', 'where to keep everything')
     .option('--port-base <port>', 'port of the gateway; the services follow on the next ones')
     .option('--host <address>', 'address to listen on')
     .option('--log-level <level>', 'how much to log to standard error')
     .addHelpText('after', settingsHelp)
-    .action(async (flags: Flags) => {
-      process.exitCode = await start(flags)
+    .action(async (_flags: unknown, command: Command) => {
+      process.exitCode = await start(command.optsWithGlobals<Flags>())
     })
 }
 

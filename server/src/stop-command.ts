@@ -9,9 +9,9 @@ const withinMs = 60_000
 export function stopCommand(): Command {
   return new Command('stop')
     .description('stop the platform that runs on a data directory')
-    .option('--data-dir <path>', 'where it keeps its data (CLOUDPHONE_DATA_DIR)')
     .option('--keep-phones', 'leave the phones running; the next start finds them')
-    .action(async (flags: { dataDir?: string; keepPhones?: true }) => {
+    .action(async (_flags: unknown, command: Command) => {
+      const flags = command.optsWithGlobals<{ dataDir?: string; keepPhones?: true }>()
       const env = {
         ...process.env,
         ...(flags.dataDir !== undefined && { CLOUDPHONE_DATA_DIR: flags.dataDir }),

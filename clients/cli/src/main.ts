@@ -16,7 +16,7 @@ export function buildProgram(): Command {
     .description('Android cloud phones: create, use, meter, delete')
     .option('--url <url>', 'the gateway, such as http://127.0.0.1:30000')
     .option('--api-key <key>', 'sign in by an API key')
-    .option('--data-dir <path>', 'the data directory of a platform on this machine (default .cloudphone)')
+    .option('--data-dir <path>', 'where a platform on this machine keeps everything (default .cloudphone)')
     .option('--json', 'answer in JSON')
     .addHelpText('after', help)
     .showHelpAfterError('(see cloudphone --help)')
