@@ -75,6 +75,9 @@ create index idx_saga_state_timeout on saga_state (timeout_at)
   where status in ('RUNNING', 'COMPENSATING', 'COMPENSATION_STUCK', 'QUARANTINED');
 create index idx_saga_state_recovery on saga_state (next_run_at)
   where status in ('RUNNING', 'COMPENSATING', 'COMPENSATION_STUCK');
+-- Claimed one at a time, and almost always none: not to be searched for in a long queue.
+create index saga_state_suspects on saga_state (next_run_at)
+  where deaths >= 2 and status in ('RUNNING', 'COMPENSATING', 'COMPENSATION_STUCK');
 create index idx_saga_state_created on saga_state (created_at, saga_id);
 create index idx_saga_state_user on saga_state (user_id, created_at, saga_id) where user_id is not null;
 

@@ -23,7 +23,8 @@ export interface Checkpoint {
  * caller must then not act on its decision, and a transaction around this must roll back.
  */
 export async function checkpoint(db: QueryExecutorProvider, point: Checkpoint): Promise<SagaRow | undefined> {
-  // A record set of one: checkpoints of many sagas can share the statement without changing it.
+  // A record set of one: checkpoints of many sagas can share the statement without changing it. The limit tells the
+  // planner how many there are; it takes 100 otherwise, and reads the whole table to join them.
   const patches = JSON.stringify([patchOf(point)])
   const { rows } = await sql<RawRow>`
     with patch as (
@@ -33,6 +34,7 @@ export async function checkpoint(db: QueryExecutorProvider, point: Checkpoint): 
         error_message text, error_code text, delay_ms float8, until_timeout boolean, reply_within_ms float8,
         release boolean, ended boolean, lease_ttl_ms float8, executor text, took_ms float8, actor text,
         log_step text, log_direction text, log_attempt integer, log_status text, log_error text)
+      limit 1
     ), s as (
       update saga_state t set
         status = p.status, direction = p.direction, current_step = p.current_step,

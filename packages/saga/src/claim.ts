@@ -59,11 +59,11 @@ async function claimWhere(
     with live as materialized (select l.key from ${liveExecutorKeys()} as l),
     healthy as (
       select c.saga_id, ${death} as died from saga_state c
-      where ${due} and c.deaths < ${SUSPECT_DEATHS}
+      where ${due} and c.deaths < ${sql.lit(SUSPECT_DEATHS)}
       order by c.next_run_at limit ${limit} for update of c skip locked
     ), suspect as (
       select c.saga_id, ${death} as died from saga_state c
-      where ${due} and c.deaths >= ${SUSPECT_DEATHS}
+      where ${due} and c.deaths >= ${sql.lit(SUSPECT_DEATHS)}
       order by c.next_run_at limit ${suspects} for update of c skip locked
     ), claimed as (select * from healthy union all select * from suspect),
     s as (

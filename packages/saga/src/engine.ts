@@ -35,7 +35,9 @@ import {
   type OverdueSaga,
   readOverdue,
   readPage,
+  readProgress,
   readView,
+  type SagaProgress,
   type SagaQuery,
   type SagaView,
 } from './view.ts'
@@ -191,21 +193,22 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
   }
   const dispatcher = openDispatcher({ room, executor, keys, knownOf, concurrency, sweepMs })
 
-  const wait = (
+  const wait = async (
     sagaId: string,
     { timeoutMs, signal }: WaitOptions,
-    enough: (view: SagaView) => boolean,
+    enough: (progress: SagaProgress) => boolean,
   ): Promise<SagaView | undefined> => {
     hints.listen()
-    return waitUntil({
+    await waitUntil({
       sagaId,
       waiting,
       clock,
       timeoutMs,
       signals: [stopped.signal, ...(signal ? [signal] : [])],
-      read: () => readView(db, definitions, sagaId),
-      enough: (view) => view.endedAt !== null || enough(view),
+      read: () => readProgress(db, sagaId),
+      enough,
     })
+    return readView(db, definitions, sagaId)
   }
   const planOfRow = (row: SagaRow) => knownOf(row).plan
   const operate = async (sagaId: string, work: (tx: Tx<Schema>) => Promise<void>): Promise<void> => {
@@ -242,9 +245,14 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     },
     get: (sagaId) => readView(db, definitions, sagaId),
     list: (query) => readPage(db, definitions, query),
-    waitForEnd: (sagaId, options) => wait(sagaId, options, () => false),
+    waitForEnd: (sagaId, options) => wait(sagaId, options, ({ hasEnded }) => hasEnded),
     waitForChange: (sagaId, { since, ...options }) =>
-      wait(sagaId, options, (view) => (typeof since === 'number' ? view.version : view.updatedAt) !== since),
+      wait(
+        sagaId,
+        options,
+        ({ hasEnded, version, updatedAt }) =>
+          hasEnded || (typeof since === 'number' ? version : updatedAt) !== since,
+      ),
     retry: (sagaId, actor) => operate(sagaId, (tx) => retryNow(tx, { sagaId, actor })),
     skip: (skip) => operate(skip.sagaId, (tx) => skipStep(tx, skip, planOfRow)),
     async turnBack(request, tx) {

@@ -58,6 +58,25 @@ export async function readView(
   return (await viewsOf(db, definitions, rows.map(readRow)))[0]
 }
 
+/** How far a saga has come: little enough to be asked for at each of its moves. */
+export interface SagaProgress {
+  readonly version: number
+  readonly updatedAt: string
+  readonly hasEnded: boolean
+}
+
+/** Undefined when there is no such saga. */
+export async function readProgress(
+  db: QueryExecutorProvider,
+  sagaId: string,
+): Promise<SagaProgress | undefined> {
+  const { rows } = await sql<{ version: number; updated_at: Date; has_ended: boolean }>`
+    select version, updated_at, ended_at is not null as has_ended from saga_state
+    where saga_id = ${sagaId}`.execute(db)
+  const row = rows[0]
+  return row && { version: row.version, updatedAt: row.updated_at.toISOString(), hasEnded: row.has_ended }
+}
+
 /** A page of sagas, newest first, by keyset: `after` is the last of the page before. */
 export async function readPage(
   db: QueryExecutorProvider,

@@ -2,7 +2,7 @@ import type { Clock } from '@cloudphone/observe/clock'
 import { type QueryExecutorProvider, sql } from 'kysely'
 
 /** Waits until `enough` holds of what `read` gives, asking again whenever the saga has moved. */
-export async function waitUntil<View>({
+export async function waitUntil<Progress>({
   sagaId,
   waiting,
   clock,
@@ -16,9 +16,9 @@ export async function waitUntil<View>({
   clock: Clock
   timeoutMs: number
   signals: readonly AbortSignal[]
-  read: () => Promise<View | undefined>
-  enough: (view: View) => boolean
-}): Promise<View | undefined> {
+  read: () => Promise<Progress | undefined>
+  enough: (progress: Progress) => boolean
+}): Promise<void> {
   const over = new AbortController()
   const stop = AbortSignal.any([over.signal, ...signals])
   const timedOut = clock.sleep(timeoutMs, stop).then(
@@ -29,8 +29,8 @@ export async function waitUntil<View>({
     for (;;) {
       // Before the look, so that a move right after it is not missed.
       const moved = waiting.next(sagaId, stop)
-      const view = await read()
-      if (view === undefined || enough(view) || stop.aborted) return view
+      const progress = await read()
+      if (progress === undefined || enough(progress) || stop.aborted) return
       await moved
     }
   } finally {

@@ -3,7 +3,6 @@ import { holdExecutor } from '@cloudphone/db/executor'
 import { crashPoints } from '@cloudphone/observe/crash-point'
 import { openLog, silentLog } from '@cloudphone/observe/log'
 import { openMetrics } from '@cloudphone/observe/metrics'
-import { pino } from 'pino'
 import { openSagas } from '../engine.ts'
 import { toySaga } from './toy.ts'
 import { openWorld } from './workshop.ts'
@@ -12,7 +11,7 @@ const [url = '', types = '', leaseTtlMs = ''] = process.argv.slice(2)
 const database = openWorld(url)
 const executor = holdExecutor({ url, applicationName: 'worker', log: silentLog() })
 await executor.held()
-const log = openLog({ level: 'debug', format: 'json', destination: pino.destination({ fd: 1, sync: true }) })
+const log = openLog({ level: 'debug', format: 'json', destination: process.stdout })
 const sagas = openSagas({
   database,
   executor,
