@@ -29,8 +29,8 @@ export const openAndroid: OpenAndroid = async (options) => {
   return new System(internals)
 }
 
-/** The same with the parts in reach, for the phone's own tools and tests. */
-export async function openInternals(options: Options): Promise<Internals> {
+/** Wires the parts of one phone over its directory. */
+async function openInternals(options: Options): Promise<Internals> {
   const { profile, dir, now } = options
   const dataDir = join(dir, 'data')
   const stagingDir = join(dir, 'staging')

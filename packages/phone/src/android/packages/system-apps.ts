@@ -27,7 +27,7 @@ export type Glyph =
 
 export const LAUNCHER = 'com.android.launcher3'
 export const SYSTEM_UI = 'com.android.systemui'
-export const SETTINGS_APP = 'com.android.settings'
+const SETTINGS_APP = 'com.android.settings'
 
 const app = (packageName: string, label: string, activity: string, dir: string, glyph: Glyph): SystemApp => ({
   packageName,

@@ -37,7 +37,7 @@ export interface Layout {
   readonly field: Rect
 }
 
-export const DOCK_SIZE = 4
+const DOCK_SIZE = 4
 const DESIGN_WIDTH = 400
 const CELL = { width: 92, height: 92 }
 
@@ -141,7 +141,7 @@ export function calculatorCell(layout: Layout, index: number): Rect {
   }
 }
 
-export const APPS_WITH_FIELD: readonly string[] = ['org.chromium.webview_shell']
+const APPS_WITH_FIELD: readonly string[] = ['org.chromium.webview_shell']
 
 export type Hit =
   | { readonly kind: 'back' | 'home' | 'recents' | 'search' | 'field' | 'nothing' }

@@ -58,18 +58,6 @@ export class Output {
   }
 }
 
-/** The whole of a stream as text; refuses more than the limit. */
-export async function readText(stream: Readable, maxBytes = 1024 * 1024): Promise<string> {
-  const parts: Buffer[] = []
-  let total = 0
-  for await (const part of chunksOf(stream)) {
-    total += part.length
-    if (total > maxBytes) throw new Error(`More than ${maxBytes} bytes`)
-    parts.push(part)
-  }
-  return Buffer.concat(parts, total).toString()
-}
-
 /** The chunks of a stream, which stays open when reading stops early: it may belong to the next command. */
 export function chunksOf(stream: Readable): AsyncIterable<Buffer> {
   return stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>
