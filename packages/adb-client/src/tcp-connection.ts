@@ -2,7 +2,12 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import { type AdbDaemonConnection, AdbPacket, AdbPacketHeader, type AdbPacketInit } from '@yume-chan/adb'
-import { Consumable, type ReadableStream, StructDeserializeStream } from '@yume-chan/stream-extra'
+import {
+  type Consumable,
+  type ReadableStream,
+  StructDeserializeStream,
+  WritableStream,
+} from '@yume-chan/stream-extra'
 
 /** A TCP connection to an adbd that carries adb's packets. */
 export interface TcpConnection {
@@ -35,8 +40,13 @@ export async function openTcp(options: {
       readable: (readable as unknown as ReadableStream<Uint8Array>).pipeThrough(
         new StructDeserializeStream(AdbPacket),
       ),
-      writable: new Consumable.WritableStream<AdbPacketInit>({
-        write: (packet) => writePacket(socket, packet),
+      writable: new WritableStream<Consumable<AdbPacketInit>>({
+        write: (consumable) => {
+          // The library waits for it only after a write that succeeded: of one that failed, nobody would hear, and a
+          // rejection that nobody hears ends the process.
+          consumable.consumed.catch(() => undefined)
+          return consumable.tryConsume((packet) => writePacket(socket, packet))
+        },
         close: () => void socket.end(),
         abort: () => void socket.destroy(),
       }),

@@ -6,10 +6,10 @@ export const problems = defineProblems({
   device_creation_failed: [410, 'The creation of device {deviceId} failed: {reason}'],
   device_forbidden: [403, 'Device {deviceId} belongs to somebody else.'],
   not_allocated: [403, 'Device {deviceId} is pooled: allocate it before you use it.'],
-  illegal_transition: [409, 'Device {deviceId} is {status}; {operation} needs {allowed}.'],
+  illegal_transition: [409, 'Device {deviceId} is {deviceStatus}; {operation} needs {allowed}.'],
   operation_in_progress: [409, 'Another operation on device {deviceId} is in progress: {sagaId}.'],
   device_allocated: [409, 'Device {deviceId} is allocated; release allocation {allocationId} first.'],
-  device_not_running: [409, 'Device {deviceId} is {status}, not RUNNING.'],
+  device_not_running: [409, 'Device {deviceId} is {deviceStatus}, not RUNNING.'],
   device_not_pooled: [409, 'Device {deviceId} is dedicated: it has an owner and no allocations.'],
   stale_allocation: [
     409,

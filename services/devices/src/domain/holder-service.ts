@@ -66,7 +66,7 @@ async function decide(tx: Tx<DevicesSchema>, deviceId: DeviceId, holder: Holder)
     throw problems.stale_allocation({ deviceId, fence: holder.fence, currentFence: now.fence })
   }
   if (holder.allocationId !== null) {
-    if (now.status !== 'RUNNING') throw problems.device_not_running({ deviceId, status: now.status })
+    if (now.status !== 'RUNNING') throw problems.device_not_running({ deviceId, deviceStatus: now.status })
     // A stop that the holder before asked for must not hit the next one.
     const sagaId = await liveSagaOf(tx, deviceId)
     if (sagaId !== undefined) throw problems.operation_in_progress({ deviceId, sagaId })

@@ -159,7 +159,7 @@ export async function visibleDevice(deps: Deps, caller: Caller, deviceId: Device
 function illegal(device: DeviceRow, operation: keyof typeof moves): Error {
   return problems.illegal_transition({
     deviceId: device.id,
-    status: device.status,
+    deviceStatus: device.status,
     operation,
     allowed: moves[operation].from.join(' or '),
   })

@@ -1,25 +1,41 @@
-import { type AdbSession, connectAdb } from '@cloudphone/adb-client/adb-client'
+import { AdbError, type AdbSession, connectAdb } from '@cloudphone/adb-client/adb-client'
 import type { DeviceRow } from '../db/schema.ts'
 import { problems } from '../errors.ts'
 import type { AdbKeyApplier } from './adb-key-applier.ts'
 
 const CONNECT_TIMEOUT_MS = 5_000
 
-/** Opens an adb session to a running device with the platform's own key. Close it. @throws `device_not_running`, AdbError. */
-export async function openPhone(
-  device: DeviceRow,
-  keys: AdbKeyApplier,
-  signal: AbortSignal,
-): Promise<AdbSession> {
+export interface PhoneVisit {
+  readonly device: DeviceRow
+  readonly keys: Pick<AdbKeyApplier, 'platformKey'>
+  readonly signal: AbortSignal
+}
+
+/**
+ * Runs `work` on an adb session to a running device, opened with the platform's own key, for as long as the phone is there
+ * and the signal has not fired: what was asked of a phone that died in between is never answered.
+ * @throws `device_not_running`, AdbError, the signal's reason, or what `work` throws.
+ */
+export async function visitPhone<T>(
+  { device, keys, signal }: PhoneVisit,
+  work: (phone: AdbSession) => Promise<T>,
+): Promise<T> {
   const { adb_host: host, adb_port: port, status } = device
   if (status !== 'RUNNING' || host === null || port === null) {
-    throw problems.device_not_running({ deviceId: device.id, status })
+    throw problems.device_not_running({ deviceId: device.id, deviceStatus: status })
   }
-  return await connectAdb({
-    host,
-    port,
-    keys: [await keys.platformKey()],
-    timeoutMs: CONNECT_TIMEOUT_MS,
-    signal,
-  })
+  const own = [await keys.platformKey()]
+  const phone = await connectAdb({ host, port, keys: own, timeoutMs: CONNECT_TIMEOUT_MS, signal })
+  const ended = Promise.withResolvers<never>()
+  const abort = (): void => ended.reject(signal.reason)
+  const lost = (): void => ended.reject(new AdbError('closed', 'the phone has hung up'))
+  signal.addEventListener('abort', abort, { once: true })
+  phone.adb.disconnected.then(lost, lost)
+  try {
+    return await Promise.race([work(phone), ended.promise])
+  } finally {
+    signal.removeEventListener('abort', abort)
+    // The work is done or given up; a phone that cannot be told good-bye is told by the end of the connection.
+    void phone.close().catch(() => undefined)
+  }
 }

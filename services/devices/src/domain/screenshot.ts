@@ -5,7 +5,7 @@ import { problems } from '../errors.ts'
 import type { AdbKeyApplier } from './adb-key-applier.ts'
 import type { Deps } from './deps.ts'
 import { visibleDevice } from './lifecycle-service.ts'
-import { openPhone } from './phone-door.ts'
+import { visitPhone } from './phone-door.ts'
 
 const TIMEOUT_MS = 15_000
 /** A PNG of 3840 x 3840 random pixels is larger; no screen looks like that. */
@@ -22,8 +22,9 @@ export async function takeScreenshot(
   const device = await visibleDevice(deps, caller, deviceId)
   const signal = AbortSignal.any([asked.signal, AbortSignal.timeout(TIMEOUT_MS)])
   try {
-    await using phone = await openPhone(device, keys, signal)
-    const image = await untilAborted(phone.exec(['screencap', '-p'], { limitBytes: LIMIT_BYTES }), signal)
+    const image = await visitPhone({ device, keys, signal }, (phone) =>
+      phone.exec(['screencap', '-p'], { limitBytes: LIMIT_BYTES }),
+    )
     if (!image.subarray(0, 4).equals(PNG)) throw new AdbError('command_failed', 'no PNG came')
     return image
   } catch (error) {
@@ -31,17 +32,5 @@ export async function takeScreenshot(
     if (!late && !(error instanceof AdbError)) throw error
     const reason = late ? `it took more than ${TIMEOUT_MS / 1000} s` : (error as AdbError).message
     throw problems.screenshot_failed({ deviceId, reason })
-  }
-}
-
-/** Gives up waiting; closing the session then ends the work itself. */
-async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const aborted = Promise.withResolvers<never>()
-  const abort = (): void => aborted.reject(signal.reason)
-  signal.addEventListener('abort', abort, { once: true })
-  try {
-    return await Promise.race([work, aborted.promise])
-  } finally {
-    signal.removeEventListener('abort', abort)
   }
 }

@@ -10,7 +10,7 @@ import type { DeviceRow, DevicesSchema } from '../db/schema.ts'
 import type { AdbKeyApplier } from '../domain/adb-key-applier.ts'
 import { checkedApk } from '../domain/checked-apk.ts'
 import type { Deps } from '../domain/deps.ts'
-import { openPhone } from '../domain/phone-door.ts'
+import { visitPhone } from '../domain/phone-door.ts'
 import type { AppInstallationInput } from '../domain/saga-inputs.ts'
 import { problems } from '../errors.ts'
 
@@ -56,26 +56,23 @@ async function install(
   signal: AbortSignal,
 ): Promise<void> {
   const device = await rightfulDevice(deps, input)
-  await using phone = await openPhone(device, keys, signal)
-  const abort = (): void => void phone.close().catch(() => undefined)
-  signal.addEventListener('abort', abort, { once: true })
-  try {
-    const body = await deps.client.stream(GetApk, {
-      params: { appId: input.appId },
-      signal,
-      timeoutMs: INSTALL_TIMEOUT_MS,
-    })
-    const apk = checkedApk(input)
-    const feeding = pipeline(body, apk, { signal, end: true })
-    const [fed, installed] = await Promise.allSettled([feeding, phone.install(apk, input.sizeBytes)])
-    // A damaged APK is told as such; the phone only knows that it hung up.
-    if (fed.status === 'rejected' && fed.reason instanceof PermanentError) throw fed.reason
-    if (installed.status === 'rejected') throw verdictOf(installed.reason)
-    // Again, now that it is done: the holder may have changed while the bytes went over.
-    await rightfulDevice(deps, input)
-  } finally {
-    signal.removeEventListener('abort', abort)
-  }
+  const { appId, sizeBytes } = input
+  const apk = checkedApk(input)
+  const body = await deps.client.stream(GetApk, {
+    params: { appId },
+    signal,
+    timeoutMs: INSTALL_TIMEOUT_MS,
+  })
+  const feeding = pipeline(body, apk, { signal })
+  const installing = visitPhone({ device, keys, signal }, (phone) => phone.install(apk, sizeBytes))
+  // Bytes that nobody takes any more need not come.
+  installing.catch((error: unknown) => apk.destroy(error instanceof Error ? error : undefined))
+  const [fed, installed] = await Promise.allSettled([feeding, installing])
+  // A damaged APK is told as such; the phone only knows that it hung up.
+  if (fed.status === 'rejected' && fed.reason instanceof PermanentError) throw fed.reason
+  if (installed.status === 'rejected') throw verdictOf(installed.reason)
+  // Again, now that it is done: the holder may have changed while the bytes went over.
+  await rightfulDevice(deps, input)
 }
 
 /** The device, when the right under which the app was asked for still holds. @throws what the user should read. */
@@ -90,7 +87,7 @@ async function rightfulDevice(
     throw new PermanentError('stale_allocation', 'stale_allocation: the phone is held by somebody else now')
   }
   if (device.status !== 'RUNNING') {
-    throw problems.device_not_running({ deviceId, status: device.status })
+    throw problems.device_not_running({ deviceId, deviceStatus: device.status })
   }
   return device
 }

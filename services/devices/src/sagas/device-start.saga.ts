@@ -73,7 +73,12 @@ function startSteps(deps: Deps, keys: AdbKeyApplier) {
         },
       })
       if (row === undefined)
-        throw problems.illegal_transition({ deviceId: s.deviceId, status: before.status })
+        throw problems.illegal_transition({
+          deviceId: s.deviceId,
+          deviceStatus: before.status,
+          operation: 'start',
+          allowed: 'STOPPED or ERROR',
+        })
       await tell(outbox, tx, row, [
         statusChanged(before.status, 'RUNNING', now),
         fact(DeviceStarted, { startedAt: now.toISOString() }),

@@ -64,8 +64,6 @@ export interface DevicesBed extends AsyncDisposable {
   until<T>(what: string, look: () => Promise<T | undefined | false>): Promise<T>
 }
 
-
-
 const secret = 'a secret that only the services of this test share'
 const PATIENCE_MS = 20_000
 
@@ -131,7 +129,8 @@ export async function openDevicesBed(env: Record<string, string> = {}): Promise<
     scheduler,
     platform,
     running,
-    ask: (person, method, path, options = {}) => ask(bed.running.address, person, { method, path, ...options }),
+    ask: (person, method, path, options = {}) =>
+      ask(bed.running.address, person, { method, path, ...options }),
     create: async (person, wish = {}) => {
       const answer = await bed.ask<{ sagaId: string; device: Device }>(person, 'POST', '/api/devices', {
         body: { name: `phone ${randomUUID().slice(0, 8)}`, resolution: '360x640', ...wish },

@@ -14,7 +14,7 @@ import { defineProblems } from '@cloudphone/runtime/problem'
 import { accessTokens, openServiceTokens, openTokenVerifier } from '@cloudphone/runtime/tokens'
 
 const problems = defineProblems({
-  quota_exceeded: [403, 'The quota of {limit} devices is used up.'],
+  quota_exceeded: [403, 'The quota is used up.'],
   reservation_released: [409, 'The reservation was released.'],
   reservation_not_found: [404, 'There is no such reservation.'],
   app_not_found: [404, 'There is no such app.'],
@@ -29,8 +29,8 @@ export interface Person {
 export interface Neighbours extends AsyncDisposable {
   /** Reservations by id: what the users service would count. */
   readonly quota: Map<string, 'reserved' | 'committed' | 'released'>
-  /** How many live reservations are allowed. */
-  limit: number
+  /** Users without any quota. */
+  readonly poor: Set<string>
   readonly apks: Map<string, Buffer>
   person(role: Role, tenantId?: TenantId): Person
 }
@@ -42,10 +42,10 @@ export async function startNeighbours(registry: Registry, secret: string): Promi
   const jwk = { ...pair.publicKey.export({ format: 'jwk' }), kid, kty: 'OKP', alg: 'EdDSA', use: 'sig' }
   const quota: Neighbours['quota'] = new Map()
   const apks: Neighbours['apks'] = new Map()
-  const state = { limit: 1000 }
+  const poor: Neighbours['poor'] = new Set()
   const users = await listen('users', secret, [
     bind(Jwks, async () => ({ keys: [jwk] })),
-    ...quotaBindings(quota, state),
+    ...quotaBindings(quota, poor),
   ])
   const apps = await listen('apps', secret, [
     bind(GetApk, async ({ params }) => {
@@ -59,12 +59,7 @@ export async function startNeighbours(registry: Registry, secret: string): Promi
   return {
     quota,
     apks,
-    get limit() {
-      return state.limit
-    },
-    set limit(value) {
-      state.limit = value
-    },
+    poor,
     person: (role, tenantId = systemIds.next<'tenant'>()) => {
       const userId = systemIds.next<'user'>()
       return { userId, tenantId, token: accessToken(pair.privateKey, kid, { userId, tenantId, role }) }
@@ -76,13 +71,12 @@ export async function startNeighbours(registry: Registry, secret: string): Promi
   }
 }
 
-function quotaBindings(quota: Neighbours['quota'], state: { limit: number }): Binding[] {
+function quotaBindings(quota: Neighbours['quota'], poor: Neighbours['poor']): Binding[] {
   return [
     bind(ReserveQuota, async ({ body }) => {
       const known = quota.get(body.reservationId)
       if (known === 'released') throw problems.reservation_released()
-      const live = [...quota.values()].filter((one) => one !== 'released').length
-      if (known === undefined && live >= state.limit) throw problems.quota_exceeded({ limit: state.limit })
+      if (poor.has(body.userId)) throw problems.quota_exceeded()
       if (known === undefined) quota.set(body.reservationId, 'reserved')
       return { reservationId: body.reservationId, state: known ?? ('reserved' as const) }
     }),
@@ -107,6 +101,7 @@ async function listen(service: ServiceName, secret: string, bindings: readonly B
       service,
       log: silentLog(),
       metrics: openMetrics(service),
+      sharedMetrics: undefined,
       tokens: openTokenVerifier({ fetchKeys: async () => ({ keys: [] }), now }),
       serviceTokens: openServiceTokens({ secret, now }),
       idempotency: undefined,

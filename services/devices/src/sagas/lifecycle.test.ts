@@ -1,0 +1,80 @@
+import { StopForShutdown } from '@cloudphone/contracts/api/devices-api'
+import { startService } from '@cloudphone/runtime/host'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { devices } from '../service.ts'
+import { type DevicesBed, openDevicesBed } from '../testing/devices-bed.ts'
+
+let bed: DevicesBed
+beforeAll(async () => {
+  bed = await openDevicesBed()
+})
+afterAll(async () => await bed?.[Symbol.asyncDispose]())
+
+test('one lifecycle operation at a time: the second is told which saga is in its way', async () => {
+  const alice = bed.neighbours.person('member')
+  const { sagaId, device } = await bed.create(alice)
+  await bed.host.setFaults({
+    seed: 1,
+    rules: [{ op: 'boot', kind: 'slow', delayMs: 300, probability: 1, times: 1 }],
+  })
+  expect(await bed.ask(alice, 'POST', `/api/devices/${device.id}/stop`)).toMatchObject({
+    status: 409,
+    problem: { code: 'operation_in_progress', sagaId },
+  })
+  await bed.ended(alice, sagaId)
+})
+
+test('a move that the table does not have is refused with what it needs', async () => {
+  const alice = bed.neighbours.person('member')
+  const { id } = await bed.createRunning(alice)
+  expect(await bed.ask(alice, 'POST', `/api/devices/${id}/start`)).toMatchObject({
+    status: 409,
+    problem: {
+      code: 'illegal_transition',
+      deviceStatus: 'RUNNING',
+      operation: 'start',
+      allowed: 'STOPPED or ERROR',
+    },
+  })
+})
+
+test('a start that fails leaves the device stopped, with the reason, and can be asked for again', async () => {
+  const alice = bed.neighbours.person('member')
+  const { id } = await bed.createRunning(alice)
+  const stop = await bed.ask<{ sagaId: string }>(alice, 'POST', `/api/devices/${id}/stop`)
+  await bed.ended(alice, stop.data.sagaId)
+  await bed.host.setPhoneFaults(id, { seed: 1, rules: [{ op: 'start', kind: 'fail', probability: 1 }] })
+  const start = await bed.ask<{ sagaId: string }>(alice, 'POST', `/api/devices/${id}/start`)
+  expect(await bed.ended(alice, start.data.sagaId)).toMatchObject({ status: 'COMPENSATED' })
+  expect((await bed.ask(alice, 'GET', `/api/devices/${id}`)).data).toMatchObject({
+    status: 'STOPPED',
+    lastError: 'start failed: injected fault',
+  })
+  await bed.host.setPhoneFaults(id, { seed: 1, rules: [] })
+  const again = await bed.ask<{ sagaId: string }>(alice, 'POST', `/api/devices/${id}/start`)
+  expect(await bed.ended(alice, again.data.sagaId)).toMatchObject({ status: 'COMPLETED' })
+})
+
+test('the platform’s shutdown stops phones and its next start brings them back', async () => {
+  const alice = bed.neighbours.person('member')
+  const runs = await bed.createRunning(alice)
+  const off = await bed.createRunning(alice)
+  await bed.ended(
+    alice,
+    (await bed.ask<{ sagaId: string }>(alice, 'POST', `/api/devices/${off.id}/stop`)).data.sagaId,
+  )
+  expect((await bed.scheduler.call(StopForShutdown)).stopped).toBeGreaterThanOrEqual(1)
+  expect((await bed.host.get(runs.id)).state).toBe('stopped')
+  expect((await bed.told(runs.id)).at(-2)).toMatchObject({
+    type: 'device.stopped',
+    payload: { reason: 'shutdown' },
+  })
+  await bed.running.close()
+  bed.running = await startService(devices, bed.platform)
+  await bed.until('the phone to be back', async () => {
+    const { data } = await bed.ask(alice, 'GET', `/api/devices/${runs.id}`)
+    return data.status === 'RUNNING'
+  })
+  expect((await bed.host.get(runs.id)).state).toBe('running')
+  expect((await bed.ask(alice, 'GET', `/api/devices/${off.id}`)).data.status).toBe('STOPPED')
+})
