@@ -147,6 +147,8 @@ export const GetApk = route({
   summary: 'The bytes of an app, for the devices service.',
   access: { kind: 'service' },
   params: ByApp,
+  /** The installation that they are for: it is `installing` from now on. */
+  query: z.strictObject({ installationId: InstallationId.optional() }),
   answer: bytes('application/vnd.android.package-archive'),
-  problems: ['app_not_found'],
+  problems: ['app_not_found', 'apk_lost'],
 })
