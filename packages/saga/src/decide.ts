@@ -61,7 +61,7 @@ export interface Decision {
   readonly alarm: 'stuck' | 'quarantined' | 'no_return' | null
 }
 
-export const DEFAULT_DELAYS_MS: readonly number[] = [1_000, 2_000, 4_000]
+const DEFAULT_DELAYS_MS: readonly number[] = [1_000, 2_000, 4_000]
 /** Decision 11. */
 export const QUARANTINE_DEATHS = 5
 const SLOW_RETRY_CAP_MS = 15 * 60_000
