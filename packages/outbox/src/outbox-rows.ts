@@ -158,3 +158,24 @@ export async function cleanUpOutbox(db: QueryExecutorProvider): Promise<number> 
     total += gone
   }
 }
+
+/**
+ * Aggregates of which an event left before an older one of them: invariant 6 says that there are none. `checked` is the
+ * number of unpublished rows, since only those can have been overtaken.
+ */
+export async function overtakenEvents(
+  db: QueryExecutorProvider,
+  limit: number,
+): Promise<{ checked: number; overtaken: readonly { aggregate: string; eventId: string }[] }> {
+  const counted = await sql<{ checked: number }>`
+    select count(*)::int as checked from event_outbox where status <> 'published'`.execute(db)
+  const { rows } = await sql<{ aggregate: string; eventId: string }>`
+    select waiting.aggregate_type || ' ' || waiting.aggregate_id as aggregate, waiting.id as "eventId"
+    from event_outbox waiting
+    where waiting.status <> 'published' and exists (
+      select from event_outbox later
+      where later.aggregate_type = waiting.aggregate_type and later.aggregate_id = waiting.aggregate_id
+        and later.aggregate_version > waiting.aggregate_version and later.status = 'published')
+    limit ${limit}`.execute(db)
+  return { checked: counted.rows[0]?.checked ?? 0, overtaken: rows }
+}

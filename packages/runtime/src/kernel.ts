@@ -97,7 +97,14 @@ export async function openKernel(
       },
     },
     routes: (parts) =>
-      platformBindings({ service: name, relay, bus: platform.bus, sagas, invariants: parts.invariants }),
+      platformBindings({
+        service: name,
+        relay,
+        database,
+        bus: platform.bus,
+        sagas,
+        invariants: parts.invariants,
+      }),
     ready: async () => isReachable(database),
     drain: async () => {
       await sagas?.drain()

@@ -4,8 +4,10 @@ import { type InvariantReport, platformRoutes, type SagaView } from '@cloudphone
 import type { ServiceName } from '@cloudphone/contracts/services'
 import { subscriptions } from '@cloudphone/contracts/topology'
 import type { OutboxRelay } from '@cloudphone/outbox/outbox'
+import { overtakenEvents } from '@cloudphone/outbox/outbox-rows'
 import type { Sagas } from '@cloudphone/saga/engine'
 import type { SagaView as StoredSaga } from '@cloudphone/saga/view'
+import type { QueryExecutorProvider } from 'kysely'
 import { decodeCursor, pageOf } from './cursor.ts'
 import { type Binding, bind } from './http-server.ts'
 import { defineProblems } from './problem.ts'
@@ -18,6 +20,7 @@ const problems = defineProblems({ saga_not_found: [404, 'There is no saga {sagaI
 interface Sources {
   readonly service: ServiceName
   readonly relay: OutboxRelay
+  readonly database: { readonly kysely: QueryExecutorProvider }
   readonly bus: Bus
   readonly sagas: SagaReader | undefined
   readonly invariants: ServiceParts<unknown>['invariants']
@@ -141,9 +144,10 @@ const lagLimitSeconds = 30
 const overdueGraceMs = 60_000
 
 /** What the kernel itself knows about invariants 5, 6 and 8. */
-async function kernelReports({ service, relay, bus, sagas }: Sources): Promise<InvariantReport[]> {
+async function kernelReports({ service, relay, bus, sagas, database }: Sources): Promise<InvariantReport[]> {
   const outbox = await relay.statistics()
   const dead = await deadLettersOf(bus, service, { limit: 100, after: undefined })
+  const { checked, overtaken } = await overtakenEvents(database.kysely, 100)
   const reports: InvariantReport[] = [
     {
       invariant: 5,
@@ -151,6 +155,13 @@ async function kernelReports({ service, relay, bus, sagas }: Sources): Promise<I
       figure: `${outbox.pending} pending, ${outbox.failed} failed, ${dead.length} dead letters, lag ${outbox.lagSeconds.toFixed(1)} s`,
       holds: outbox.failed === 0 && dead.length === 0 && outbox.lagSeconds < lagLimitSeconds,
       culprits: dead.map((letter) => ({ id: letter.id, detail: `${letter.queue}: ${letter.error}` })),
+    },
+    {
+      invariant: 6,
+      name: `no event of ${service} overtakes another of its aggregate`,
+      figure: `${checked} waiting, ${overtaken.length} overtaken`,
+      holds: overtaken.length === 0,
+      culprits: overtaken.map(({ aggregate, eventId }) => ({ id: eventId, detail: aggregate })),
     },
   ]
   if (sagas !== undefined) reports.push(await sagaReport(service, sagas))
