@@ -39,7 +39,7 @@ export const Login = route({
   access: { kind: 'public' },
   body: z.strictObject({ email: Email, password: z.string().min(1).max(256) }),
   answer: item(Tokens),
-  problems: ['invalid_credentials'],
+  problems: ['invalid_credentials', 'user_suspended'],
 })
 
 export const Refresh = route({
@@ -89,7 +89,7 @@ export const CreateUser = route({
     role: Role.default('member'),
   }),
   answer: item(User, 201),
-  problems: ['email_taken'],
+  problems: ['email_taken', 'weak_password'],
 })
 
 export const ListUsers = route({
@@ -238,7 +238,14 @@ export const ReserveQuota = route({
     ttlSeconds: z.int().min(1).max(86_400),
   }),
   answer: item(z.object({ reservationId: ReservationId, state: z.enum(['reserved', 'committed']) })),
-  problems: ['quota_exceeded', 'user_not_found', 'user_suspended', 'reservation_released'],
+  problems: [
+    'quota_exceeded',
+    'quota_busy',
+    'user_not_found',
+    'user_suspended',
+    'reservation_released',
+    'reservation_conflict',
+  ],
 })
 
 export const CommitQuota = route({

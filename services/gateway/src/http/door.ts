@@ -81,7 +81,7 @@ function credentialOf({ headers }: FastifyRequest): string | undefined {
 }
 
 /** Counts a request. @throws ProblemError `rate_limited` with Retry-After. */
-export function takeOne(
+function takeOne(
   key: string,
   reply: Pick<FastifyReply, 'header'>,
   { limiter, clock, telemetry }: Pick<DoorOptions, 'limiter' | 'clock' | 'telemetry'>,

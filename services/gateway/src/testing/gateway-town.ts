@@ -38,8 +38,17 @@ export interface GatewayTown extends AsyncDisposable {
   token(options?: { userId?: UserId; role?: Role; lifeSeconds?: number }): Promise<string>
 }
 
-/** Starts it, with limits off unless `env` sets some. */
-export async function openGatewayTown(env: Record<string, string> = {}): Promise<GatewayTown> {
+/** Starts it with limits off unless `env` sets some, and with the part of the users service that callers need. */
+export function openGatewayTown(env: Record<string, string> = {}): Promise<GatewayTown> {
+  return openTown(env, ['users'])
+}
+
+/** Starts a gateway whose neighbours are all still to come, the users service included. */
+export function openEmptyGatewayTown(): Promise<GatewayTown> {
+  return openTown({}, [])
+}
+
+async function openTown(env: Record<string, string>, present: readonly ServiceName[]): Promise<GatewayTown> {
   const { publicKey, privateKey } = await generateKeyPair(accessTokens.algorithm, { crv: 'Ed25519' })
   const keys: JSONWebKeySet = { keys: [{ ...(await exportJWK(publicKey)), kid: 'key-1' }] }
   const registry = staticRegistry()
@@ -91,7 +100,10 @@ export async function openGatewayTown(env: Record<string, string> = {}): Promise
     })
     return server
   }
-  await contractNeighbour('users', [
+  // The verifier's keys come from any address of the users service, so all of them must have them.
+  const withKeys: GatewayTown['contractNeighbour'] = (service, bindings) =>
+    contractNeighbour(service, service === 'users' ? [...bindings, ...accounts] : bindings)
+  const accounts = [
     bind(Jwks, async () => ({
       keys: keys.keys.map((key) => ({ ...key, kid: key.kid ?? '', kty: key.kty ?? '' })),
     })),
@@ -101,7 +113,8 @@ export async function openGatewayTown(env: Record<string, string> = {}): Promise
       known.asked += 1
       return { accessToken: await token({ userId: known.userId, lifeSeconds: 120 }), expiresIn: 120 }
     }),
-  ])
+  ]
+  if (present.includes('users')) await withKeys('users', [])
   const limitsOff = {
     GATEWAY_LIMIT_PER_SECOND: '0',
     GATEWAY_LIMIT_PER_10_SECONDS: '0',
@@ -114,7 +127,7 @@ export async function openGatewayTown(env: Record<string, string> = {}): Promise
     registry,
     apiKeys,
     neighbour,
-    contractNeighbour,
+    contractNeighbour: withKeys,
     token,
     [Symbol.asyncDispose]: async () => {
       await running.close()

@@ -37,7 +37,7 @@ export async function updateLimits(
       max_cpu: limits.maxCpu,
       max_memory: limits.maxMemory,
       max_storage: limits.maxStorage,
-      updated_at: sql<Date>`now()`, // audit
+      updated_at: sql<Date>`now() /* audit */`,
     })
     .where('user_id', '=', userId)
     .execute()

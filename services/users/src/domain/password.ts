@@ -1,5 +1,5 @@
 /** How many characters a password must have: NIST SP 800-63B asks for 8 at least; this house asks for more. */
-export const passwordMinLength = 12
+const passwordMinLength = 12
 
 /** Stems of what is guessed first, compared after folding case and undoing the usual substitutions. */
 const guessedFirst = [
