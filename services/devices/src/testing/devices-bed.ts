@@ -1,7 +1,11 @@
+import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
 import { openDirectoryStore } from '@cloudphone/blobs/directory-store'
 import type { Bus } from '@cloudphone/bus/bus'
 import { EMBEDDED_BUS_MIGRATIONS, openEmbeddedBus } from '@cloudphone/bus/embedded/embedded-bus'
@@ -23,6 +27,7 @@ import type { DevicesSchema } from '../db/schema.ts'
 import { devices } from '../service.ts'
 import { type Neighbours, type Person, startNeighbours } from './neighbours.ts'
 import { type PhoneHostProcess, startPhoneHost } from './phone-host-process.ts'
+import type { VictimSettings } from './victim.ts'
 
 export interface Answer<Data> {
   readonly status: number
@@ -56,6 +61,12 @@ export interface DevicesBed extends AsyncDisposable {
   create(person: Person, wish?: Record<string, unknown>): Promise<{ sagaId: string; device: Device }>
   /** Waits for the end of a saga and gives it. */
   ended(person: Person, sagaId: string): Promise<SagaView>
+  /**
+   * Stops the service in this process and starts one in a process of its own, armed with crash points. `died` resolves when
+   * it has killed itself; `recover` then starts the service here again.
+   */
+  startVictim(crashPoints: string): Promise<{ address: string; died: Promise<void>; kill(): void }>
+  recover(): Promise<void>
   /** Creates a device and waits until it runs. */
   createRunning(person: Person, wish?: Record<string, unknown>): Promise<Device>
   /** What was told of an aggregate, in order. */
@@ -100,7 +111,7 @@ export async function openDevicesBed(env: Record<string, string> = {}): Promise<
     crash,
     metrics,
     serviceSecret: secret,
-    databases: { devices: { url: own.url as string, schema: 'devices' } },
+    databases: { devices: { url: own.url, schema: 'devices' } },
     poolSize: 8,
     host: '127.0.0.1',
     portBase: 0,
@@ -143,6 +154,23 @@ export async function openDevicesBed(env: Record<string, string> = {}): Promise<
         const { data } = await bed.ask<SagaView>(person, 'GET', `/api/sagas/${sagaId}?wait=10`)
         return data.endedAt === null ? undefined : data
       }),
+    startVictim: async (points) => {
+      await bed.running.close()
+      const settings: VictimSettings = {
+        env: platform.env as Record<string, string>,
+        crashPoints: points,
+        serviceSecret: secret,
+        database: own.url,
+        bus: busDatabase.url,
+        blobs: join(folder, 'blobs'),
+        users: (await registry.lookup('users'))[0] ?? '',
+        apps: (await registry.lookup('apps'))[0] ?? '',
+      }
+      return await spawnVictim(settings)
+    },
+    recover: async () => {
+      bed.running = await startService(devices, platform)
+    },
     createRunning: async (person, wish) => {
       const { sagaId, device } = await bed.create(person, wish)
       const saga = await bed.ended(person, sagaId)
@@ -182,6 +210,20 @@ export async function openDevicesBed(env: Record<string, string> = {}): Promise<
     },
   }
   return bed
+}
+
+async function spawnVictim(settings: VictimSettings) {
+  const child = spawn(process.execPath, [fileURLToPath(new URL('./victim.ts', import.meta.url))], {
+    env: { ...process.env, VICTIM: JSON.stringify(settings) },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const died = once(child, 'exit').then(() => undefined)
+  if (child.stdout === null) throw new Error('the victim has no stdout')
+  const [address] = await Promise.race([
+    once(createInterface(child.stdout), 'line'),
+    died.then(() => Promise.reject(new Error('the victim died before it listened'))),
+  ])
+  return { address: String(address), died, kill: () => void child.kill('SIGKILL') }
 }
 
 /** Test files run beside each other: each takes a range of its own, below the ports that the system hands out. */

@@ -1,0 +1,42 @@
+/* A devices service in a process of its own, for drills that kill it. Reads its surroundings from VICTIM (JSON), tells its
+ * address on stdout and runs until it is killed. */
+import { openDirectoryStore } from '@cloudphone/blobs/directory-store'
+import { openEmbeddedBus } from '@cloudphone/bus/embedded/embedded-bus'
+import { crashPoints } from '@cloudphone/observe/crash-point'
+import { silentLog } from '@cloudphone/observe/log'
+import { openMetrics } from '@cloudphone/observe/metrics'
+import { staticRegistry } from '@cloudphone/registry/registry'
+import { startService } from '@cloudphone/runtime/host'
+import { devices } from '../service.ts'
+
+/** What a victim needs to know. */
+export interface VictimSettings {
+  readonly env: Record<string, string>
+  readonly crashPoints: string
+  readonly serviceSecret: string
+  readonly database: string
+  readonly bus: string
+  readonly blobs: string
+  readonly users: string
+  readonly apps: string
+}
+
+const settings: VictimSettings = JSON.parse(process.env.VICTIM ?? '{}')
+const log = silentLog()
+const metrics = openMetrics('victim')
+const crash = crashPoints(settings.crashPoints)
+const running = await startService(devices, {
+  env: settings.env,
+  log,
+  registry: staticRegistry({ users: [settings.users], apps: [settings.apps] }),
+  bus: openEmbeddedBus({ url: settings.bus, log, metrics, crash: crashPoints(undefined) }),
+  blobs: await openDirectoryStore(settings.blobs),
+  crash,
+  metrics,
+  serviceSecret: settings.serviceSecret,
+  databases: { devices: { url: settings.database, schema: 'devices' } },
+  poolSize: 5,
+  host: '127.0.0.1',
+  portBase: 0,
+})
+process.stdout.write(`${running.address}\n`)
