@@ -20,7 +20,7 @@ import type { EventHandler, Route } from './handler.ts'
 import { keepInbox } from './inbox.ts'
 import { receive } from './receive.ts'
 
-export { type EventHandler, type Handle, on } from './handler.ts'
+export { type EventHandler, on } from './handler.ts'
 
 export interface ConsumersOptions<Schema> {
   readonly bus: Bus

@@ -29,10 +29,9 @@ function drillEvent(name: string): EventDefinition<string, z.ZodObject<{ note: z
 }
 
 export const ThingMoved = drillEvent('thing.moved')
-export const ThingSeen = drillEvent('thing.seen')
-export const ThingUnheard = drillEvent('thing.unheard')
+const ThingSeen = drillEvent('thing.seen')
 
-/** Two queues hear of moves, one of them and a third also of sightings; nobody hears `thing.unheard`. */
+/** Two queues hear of moves, one of them and a third also of sightings; nobody hears a `thing.unheard`. */
 export const drillTopology: readonly Subscription[] = [
   { queue: 'devices.thing-moved', service: 'devices', events: [ThingMoved], critical: true },
   { queue: 'billing.thing', service: 'billing', events: [ThingMoved, ThingSeen], critical: true },

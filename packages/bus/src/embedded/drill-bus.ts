@@ -8,7 +8,7 @@ export interface EmbeddedDrillSettings {
   readonly schema: string
 }
 
-/** Opens the embedded bus for `bus.contract.ts`, in the test's process or in a child. */
+/** Opens the embedded bus for `bus.contract.ts`, in the test's process or in a child, both of which import it by URL. @public */
 export const openDrillBus: OpenDrillBus = async ({ settings, ...options }) =>
   openEmbeddedBus({
     ...options,

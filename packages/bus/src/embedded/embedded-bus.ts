@@ -28,7 +28,7 @@ export interface EmbeddedBusOptions {
   readonly log: Logger
   readonly metrics: Metrics
   readonly crash: CrashPoints
-  /** Times polls; the delays of retries are by the database's `app_now()`. */
+  /** Times the look at retries that were put off here; whether they are due is by the database's `app_now()`. */
   readonly clock?: Clock
   /** Default `bus`. */
   readonly schema?: string
@@ -40,7 +40,7 @@ export interface EmbeddedBusOptions {
   readonly retryDelaysMs?: readonly number[]
   /** How long a frozen consumer keeps what it has in hand. A killed one does not. Default 10 s. */
   readonly consumerTtlMs?: number
-  /** How often a queue is looked at without a wake-up. Default 1 s. */
+  /** How often the queues are looked at without a wake-up, in real time. Default 1 s. */
   readonly pollMs?: number
 }
 
@@ -95,7 +95,8 @@ class EmbeddedBus implements Bus {
       log,
       ttlMs: options.consumerTtlMs ?? 10_000,
       onFreed: (queues) => this.#wakeQueues(queues),
-      onBeating: () => this.#wake(() => true),
+      onPoll: () => this.#wake(() => true),
+      pollMs: options.pollMs ?? 1_000,
     })
     this.#counts = busMetrics(metrics, () => this.statistics())
   }
@@ -140,7 +141,7 @@ class EmbeddedBus implements Bus {
     if (this.#closing !== undefined) throw new Error(`Queue ${queue}: the bus is closed`)
     const subscription = this.#subscriptions.find((one) => one.queue === queue)
     if (subscription === undefined) throw new Error(`Queue ${queue} is not in the topology`)
-    const { log, retryDelaysMs = [1_000, 5_000, 60_000], pollMs = 1_000 } = this.#options
+    const { log, retryDelaysMs = [1_000, 5_000, 60_000] } = this.#options
     await this.#heart.start()
     const consumer = consumeQueue({
       db: this.#database.kysely,
@@ -150,7 +151,6 @@ class EmbeddedBus implements Bus {
       prefetch,
       retryDelaysMs,
       executor: () => this.#heart.executor,
-      pollMs,
       clock: this.#clock,
       log,
       counts: this.#counts,

@@ -67,6 +67,7 @@ describe('embedded bus, beyond the contract', () => {
       [1, 2],
       [5, 3],
     ] as const) {
+      await clock.whenSleeping(1)
       await clock.advance(seconds * 1_000 - 200)
       await bus.idle()
       expect(got).toEqual([])

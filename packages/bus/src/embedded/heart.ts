@@ -21,15 +21,16 @@ export interface HeartOptions {
   readonly ttlMs: number
   /** Queues that have something to deliver again. */
   readonly onFreed: (queues: readonly string[]) => void
-  /** A new executor may claim now. */
-  readonly onBeating: () => void
+  /** Every `pollMs` of real time, and when a new executor may claim: look at all queues, whatever was notified. */
+  readonly onPoll: () => void
+  readonly pollMs: number
 }
 
 /** Finds the deliveries of a killed process: half a second at most after it died. */
 const SWEEP_EVERY_MS = 500
 const PURGE_EVERY_MS = 3_600_000
 
-export function openHeart({ db, executor, log, ttlMs, onFreed, onBeating }: HeartOptions): Heart {
+export function openHeart({ db, executor, log, ttlMs, onFreed, onPoll, pollMs }: HeartOptions): Heart {
   // Real time on both sides: see consumer-heart.ts.
   const clock = systemClock
   const stopped = new AbortController()
@@ -37,6 +38,7 @@ export function openHeart({ db, executor, log, ttlMs, onFreed, onBeating }: Hear
   let starting: Promise<void> | undefined
   let serving: Promise<void> | undefined
   let purgeAtMs = 0
+  let pollAtMs = 0
 
   const alive = (): string | null => {
     if (beating === undefined || beating.lost.aborted || clock.monotonicMs() >= beating.untilMs) return null
@@ -53,7 +55,7 @@ export function openHeart({ db, executor, log, ttlMs, onFreed, onBeating }: Hear
       const isNew = alive() !== identity.id
       await beat(db, { executor: identity.id, ttlMs })
       beating = { id: identity.id, lost: identity.lost, untilMs: startedAtMs + ttlMs }
-      if (isNew) onBeating()
+      if (isNew) onPoll()
     }
     const freed = await freeAbandoned(db)
     if (freed.length === 0) return
@@ -61,6 +63,12 @@ export function openHeart({ db, executor, log, ttlMs, onFreed, onBeating }: Hear
     const buried = await buryKillers(db)
     if (buried > 0) log.error({ event: 'bus.killers_buried', deliveries: buried })
     onFreed(freed)
+  }
+
+  const poll = (): void => {
+    if (clock.monotonicMs() < pollAtMs) return
+    pollAtMs = clock.monotonicMs() + pollMs
+    onPoll()
   }
 
   const housekeeping = async (): Promise<void> => {
@@ -71,9 +79,10 @@ export function openHeart({ db, executor, log, ttlMs, onFreed, onBeating }: Hear
 
   const serve = async (): Promise<void> => {
     while (!stopped.signal.aborted) {
-      await clock.sleep(Math.min(SWEEP_EVERY_MS, ttlMs / 3), stopped.signal).catch(() => undefined)
+      await clock.sleep(Math.min(SWEEP_EVERY_MS, pollMs, ttlMs / 3), stopped.signal).catch(() => undefined)
       if (stopped.signal.aborted) return
       try {
+        poll()
         await turn()
         await housekeeping()
       } catch (error) {

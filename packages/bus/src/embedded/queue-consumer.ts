@@ -26,7 +26,6 @@ export interface QueueConsumerOptions {
   readonly retryDelaysMs: readonly number[]
   /** The executor to claim under; null while there is none, or its heartbeat is not known to be young. */
   readonly executor: () => string | null
-  readonly pollMs: number
   readonly clock: Clock
   readonly log: Logger
   readonly counts: BusCounts
@@ -40,13 +39,14 @@ export interface QueueConsumer extends Consumer {
 const FIRST_BACKOFF_MS = 50
 const MAX_BACKOFF_MS = 2_000
 const RELEASE_DELAY_MS = 50
+const MAX_REST_MS = 60_000
 
 /**
  * Consumes one queue until closed. A single loop settles what has finished and claims what is free, in turns: batches
  * grow by themselves under load, and a claim never races with the settling of what it must wait for.
  */
 export function consumeQueue(options: QueueConsumerOptions): QueueConsumer {
-  const { db, queue, handle, prefetch, clock, log, pollMs } = options
+  const { db, queue, handle, prefetch, clock, log } = options
   const wake = openWake(clock)
   let mayClaim = true
   let closing = false
@@ -96,14 +96,15 @@ export function consumeQueue(options: QueueConsumerOptions): QueueConsumer {
     lines.settled(finished)
   }
 
-  /** Until something has finished, a wake-up, the next retry or the poll. */
+  /** Until something has finished, a wake-up (the poll is one), or the next retry. */
   const rest = async (): Promise<void> => {
     const startedAtMs = clock.monotonicMs()
-    const waitMs = Math.min(pollMs, ...retriesDueAtMs.map((dueAtMs) => Math.max(1, dueAtMs - startedAtMs)))
-    await wake.wait(waitMs)
+    await wake.wait(
+      Math.min(MAX_REST_MS, ...retriesDueAtMs.map((dueAtMs) => Math.max(1, dueAtMs - startedAtMs))),
+    )
     const nowMs = clock.monotonicMs()
     const stillWaiting = retriesDueAtMs.filter((dueAtMs) => dueAtMs > nowMs)
-    if (stillWaiting.length < retriesDueAtMs.length || nowMs - startedAtMs >= pollMs) mayClaim = true
+    if (stillWaiting.length < retriesDueAtMs.length) mayClaim = true
     retriesDueAtMs = stillWaiting
   }
 
