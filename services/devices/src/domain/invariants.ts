@@ -119,21 +119,15 @@ function report(
   return { invariant, name, figure, holds: culprits.length === 0, culprits: culprits.slice(0, MAX_CULPRITS) }
 }
 
-/** Each dedicated device holds the quota that was reserved under its id. */
+/** Each dedicated device holds the quota that was reserved under its id; the doctor judges by its status. */
 function quotaClaims(devices: readonly ObservedDevice[]): Claim[] {
   return devices
     .filter((row) => row.user_id !== null)
-    .map((row) => ({
-      kind: 'quota',
-      id: row.id,
-      detail: `user ${row.user_id}: ${row.cpu_cores} CPU, ${row.memory_mb} MB memory, ${row.storage_mb} MB storage, ${row.status}`,
-    }))
+    .map((row) => ({ kind: 'quota', id: row.id, detail: row.status }))
 }
 
 function allocationClaims(devices: readonly ObservedDevice[]): Claim[] {
   return devices.flatMap((row) =>
-    row.allocation_id === null
-      ? []
-      : [{ kind: 'allocation', id: row.allocation_id, detail: `device ${row.id} fence ${row.fence}` }],
+    row.allocation_id === null ? [] : [{ kind: 'allocation', id: row.id, detail: row.allocation_id }],
   )
 }

@@ -1,12 +1,14 @@
 /* What only a join over services can judge. A claim is what one service says about a thing that another one keeps too:
  *
  * - `quota`, by device id: users says `reserved` or `committed` of each live reservation; devices names each device row
- *   that holds quota, with its status. Every named device needs a reservation, and a committed one once it is created;
- *   every committed reservation needs its device. A reservation alone is a creation under way: its time runs out.
+ *   that holds quota, with its status. Every named device needs a committed reservation, but for those that a saga is
+ *   making or removing: that saga ends (invariant 8). Every committed reservation needs its device; one that is only
+ *   reserved may stand alone, since its time runs out.
  * - `allocation`, by device id, with the allocation's id as detail: scheduler names each ACTIVE allocation, devices each
  *   held phone. Both must name the same.
  */
 import type { Claim } from '@cloudphone/contracts/api/platform-api'
+import type { DeviceStatus } from '@cloudphone/contracts/device'
 
 /** Something that two services see differently. */
 export interface Mismatch {
@@ -14,15 +16,19 @@ export interface Mismatch {
   readonly detail: string
 }
 
+/** A saga holds these: it reserves, commits and releases at its own pace. */
+const underWay: ReadonlySet<string> = new Set<DeviceStatus>(['CREATING', 'DELETING'])
+
 /** Compares what users and devices say about quota. */
 export function quotaMismatches(users: readonly Claim[], devices: readonly Claim[]): Mismatch[] {
   const reservations = ofKind('quota', users)
   const holders = ofKind('quota', devices)
   const wrong: Mismatch[] = []
   for (const [id, status] of holders) {
+    if (underWay.has(status)) continue
     const state = reservations.get(id)
     if (state === undefined) wrong.push({ id, detail: `device ${status} holds quota that nobody reserved` })
-    else if (state === 'reserved' && status !== 'CREATING') {
+    else if (state === 'reserved') {
       wrong.push({ id, detail: `device ${status} holds quota that was never committed` })
     }
   }
