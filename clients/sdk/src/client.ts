@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { Login, Refresh, type Tokens } from '@cloudphone/contracts/api/users-api'
 import { type CallInput, pathOf, readAnswer } from '@cloudphone/contracts/request'
 import { Problem, type ResultOf, type Route } from '@cloudphone/contracts/route'
@@ -172,6 +173,9 @@ function openSession(url: string, { credentials, onTokens }: ClientOptions): Ses
   }
 }
 
+/** How often a call that meets the rate limit is sent in all. */
+const patience = 6
+
 const json = { 'content-type': 'application/json' }
 
 function request<R extends Route>(
@@ -188,7 +192,22 @@ function request<R extends Route>(
   })
 }
 
+/** Sends, and waits as told when the platform says that it is too much; a caller's signal ends the waiting. */
 async function send(address: string, init: RequestInit): Promise<Response> {
+  for (let tries = 1; ; tries += 1) {
+    const response = await sendOnce(address, init)
+    if (response.status !== 429 || tries >= patience) return response
+    const seconds = Number(response.headers.get('retry-after') ?? 1)
+    await response.body?.cancel()
+    await delay(
+      Math.min(Math.max(seconds, 0.1), 60) * 1000,
+      undefined,
+      init.signal ? { signal: init.signal } : {},
+    )
+  }
+}
+
+async function sendOnce(address: string, init: RequestInit): Promise<Response> {
   try {
     return await fetch(address, init)
   } catch (error) {

@@ -220,9 +220,9 @@ async function usePool(traveller: Traveller, userId: UserId): Promise<PoolStay> 
   const phone = await client.call(devices.GetDevice, { params: { deviceId: held.deviceId } })
   const notice = await whilePushed(client, held.id, async () => {
     const session = await openSession(traveller, phone)
-    out.note('   adb shell reboot -p: the phone dies under its user')
-    // It powers off at once: the command's own end is not to be had.
-    await session.run(['reboot', '-p']).catch(() => undefined)
+    out.note('   adb shell "echo c > /proc/sysrq-trigger": the phone crashes under its user')
+    // It dies at once: the command's own end is not to be had.
+    await session.shell('echo c > /proc/sysrq-trigger').catch(() => undefined)
     await Promise.resolve(session.close()).catch(() => undefined)
   })
   const gone = await client.call(scheduler.GetAllocation, { params })

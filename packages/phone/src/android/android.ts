@@ -108,8 +108,11 @@ export interface PhoneProfile {
 export type OpenAndroid = (options: {
   profile: PhoneProfile
   dir: string
-  /** The power menu: `reboot`, `reboot -p`, `svc power shutdown`; the host carries it out. */
-  power: (action: 'reboot' | 'shutdown') => void
+  /**
+   * The power menu: `reboot`, `reboot -p`, `svc power shutdown`; and the kernel's own end, `echo c > /proc/sysrq-trigger`,
+   * which is `panic`. The host carries it out.
+   */
+  power: (action: 'reboot' | 'shutdown' | 'panic') => void
   /** Time for the clock on the launcher, log lines and file times. */
   now: () => Date
 }) => Promise<AndroidSystem>

@@ -14,7 +14,7 @@ export interface Internals {
   readonly profile: PhoneProfile
   readonly now: () => Date
   readonly startedAt: Date
-  readonly power: (action: 'reboot' | 'shutdown') => void
+  readonly power: (action: 'reboot' | 'shutdown' | 'panic') => void
   readonly files: PhoneFiles
   /** The host's directory for files on their way in. */
   readonly stagingDir: string

@@ -46,7 +46,10 @@ async function openInternals(options: Options): Promise<Internals> {
   const commands = Object.keys(COMMANDS)
   const systemPackages = SYSTEM_APPS
   const files = new PhoneFiles({
-    root: androidTree({ profile, properties, commands, systemPackages, now, startedAt }),
+    root: androidTree({
+      ...{ profile, properties, commands, systemPackages, now, startedAt },
+      panic: () => options.power('panic'),
+    }),
     dataDir,
     stagingDir,
     space,

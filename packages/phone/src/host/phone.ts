@@ -318,11 +318,17 @@ export class Phone {
     this.#life.abort(reason)
   }
 
-  #onPowerMenu(action: 'reboot' | 'shutdown'): void {
+  #onPowerMenu(action: 'reboot' | 'shutdown' | 'panic'): void {
     const life = this.#life
     if (life.signal.aborted) return
-    const done = action === 'shutdown' ? this.stop('power_off') : this.#reboot(life)
+    const done = this.#powerAction(action, life)
     void done.catch((error: unknown) => this.#report(action, error))
+  }
+
+  #powerAction(action: 'reboot' | 'shutdown' | 'panic', life: AbortController): Promise<void> {
+    if (action === 'shutdown') return this.stop('power_off')
+    if (action === 'panic') return this.#crashRun(life, 'kernel panic: sysrq triggered crash')
+    return this.#reboot(life)
   }
 
   async #reboot(life: AbortController): Promise<void> {

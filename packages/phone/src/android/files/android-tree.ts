@@ -11,6 +11,8 @@ export function androidTree(options: {
   systemPackages: readonly { path: string; label: string }[]
   now: () => Date
   startedAt: Date
+  /** The kernel gives up: `echo c > /proc/sysrq-trigger`, as Linux's documentation of sysrq names it. */
+  panic: () => void
 }): VirtualNode {
   const { profile, properties, now, startedAt } = options
   const uptime = () => (now().getTime() - startedAt.getTime()) / 1000
@@ -31,6 +33,13 @@ export function androidTree(options: {
     '/proc/cpuinfo': textFile(() => cpuInfo(profile.cpuCores)),
     '/proc/meminfo': textFile(() => memInfo(profile.memoryMb)),
     '/proc/version': textFile(() => KERNEL),
+    // A real phone lets only root do this; here whoever may use adb may also try what a crash does.
+    '/proc/sysrq-trigger': {
+      kind: 'trigger',
+      pull: (text) => {
+        if (text.trim() === 'c') options.panic()
+      },
+    },
     '/proc/uptime': textFile(
       () => `${uptime().toFixed(2)} ${(uptime() * profile.cpuCores * 0.95).toFixed(2)}\n`,
     ),

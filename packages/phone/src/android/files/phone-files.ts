@@ -95,7 +95,8 @@ export class PhoneFiles implements PhoneFs {
 
   async write(path: string, options: { mode: number; mtime?: number }): Promise<Writable> {
     const place = await this.#walk(path, 'follow')
-    if (place.virtual?.kind === 'device') return new Writable({ write: (_chunk, _encoding, done) => done() })
+    const sink = sinkOf(place.virtual)
+    if (sink !== undefined) return sink
     const host = this.#writable(place)
     if (place.real?.isDirectory()) throw new PhoneFsError('EISDIR', 'Is a directory')
     await this.#makeParents(place.path)
@@ -106,7 +107,8 @@ export class PhoneFiles implements PhoneFs {
   /** Adds to the end of a file, which appears if it was not there. */
   async append(path: string): Promise<Writable> {
     const place = await this.#walk(path, 'follow')
-    if (place.virtual?.kind === 'device') return new Writable({ write: (_chunk, _encoding, done) => done() })
+    const sink = sinkOf(place.virtual)
+    if (sink !== undefined) return sink
     const host = this.#writable(place)
     if (place.real?.isDirectory()) throw new PhoneFsError('EISDIR', 'Is a directory')
     await this.#requireParent(place.path)
@@ -386,11 +388,25 @@ function virtualStat(node: VirtualNode): { mode: number; size: number } {
   if (node.kind === 'mount') return { mode: S_IFDIR | 0o771, size: 4096 }
   if (node.kind === 'link') return { mode: S_IFLNK | 0o777, size: node.target.length }
   if (node.kind === 'device') return { mode: S_IFCHR | 0o666, size: 0 }
+  if (node.kind === 'trigger') return { mode: S_IFREG | 0o222, size: 0 }
   return { mode: S_IFREG | node.mode, size: Buffer.byteLength(node.content()) }
+}
+
+/** Where writes to a device or a trigger go; undefined for everything that keeps what is written. */
+function sinkOf(node: VirtualNode | undefined): Writable | undefined {
+  if (node?.kind === 'device') return new Writable({ write: (_chunk, _encoding, done) => done() })
+  if (node?.kind !== 'trigger') return undefined
+  return new Writable({
+    write: (chunk: Buffer, _encoding, done) => {
+      node.pull(chunk.toString())
+      done()
+    },
+  })
 }
 
 function readVirtual(node: VirtualNode): Readable {
   if (node.kind === 'file') return Readable.from([Buffer.from(node.content())], { objectMode: false })
+  if (node.kind === 'trigger') throw denied()
   if (node.kind !== 'device') throw new PhoneFsError('EISDIR', 'Is a directory')
   if (node.device === 'null') return Readable.from([], { objectMode: false })
   return new Readable({

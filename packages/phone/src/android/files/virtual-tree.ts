@@ -8,6 +8,8 @@ export type VirtualNode =
   | { readonly kind: 'file'; readonly mode: number; readonly content: () => string }
   | { readonly kind: 'link'; readonly target: string }
   | { readonly kind: 'device'; readonly device: 'null' | 'zero' }
+  /** Takes commands and gives nothing: what is written is handed over, chunk by chunk. */
+  | { readonly kind: 'trigger'; readonly pull: (text: string) => void }
   | { readonly kind: 'mount' }
 
 /** A tree from paths; directories in between are made. */
