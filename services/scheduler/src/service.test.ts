@@ -141,6 +141,19 @@ describe('allocate', () => {
   })
 })
 
+test('a held phone that starts again stays its holder’s', async () => {
+  const deviceId = await room.addPhone()
+  const row = await hold(room, callerOf())
+  const held = { allocationId: row.id, fence: row.fence }
+  await room.hear(DeviceStarted, 7, { ...factsOf(deviceId, held), startedAt: at() })
+  expect(await room.phone(deviceId)).toMatchObject({
+    availability: 'leased',
+    version: 7,
+    fence: row.release_fence,
+  })
+  await expect(hold(room, callerOf())).rejects.toMatchObject({ code: 'no_device_available' })
+})
+
 describe('a grant that fails', () => {
   test('a phone that does not run: the allocation is FAILED, the phone free again, and it is told', async () => {
     const deviceId = await room.addPhone()

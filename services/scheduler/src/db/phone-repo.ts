@@ -2,7 +2,7 @@ import type { DeviceStatus } from '@cloudphone/contracts/device'
 import type { DeviceId, TenantId } from '@cloudphone/contracts/id'
 import { type Kysely, sql } from 'kysely'
 import { freeAvailability } from '../domain/allocation.ts'
-import type { PhoneRow, SchedulerSchema } from './schema.ts'
+import type { SchedulerSchema } from './schema.ts'
 
 /** How many fences a claim takes: one for the hold, one for its end. */
 const FENCES_PER_CLAIM = 2
@@ -67,13 +67,6 @@ export async function freePhone(tx: Kysely<SchedulerSchema>, deviceId: DeviceId)
     set availability = case when status = 'RUNNING' and not deleted then 'available' else 'unavailable' end,
         available_since = app_now(), updated_at = now()
     where device_id = ${deviceId} and availability = 'leased'`.execute(tx)
-}
-
-export async function findPhone(
-  db: Kysely<SchedulerSchema>,
-  deviceId: DeviceId,
-): Promise<PhoneRow | undefined> {
-  return await db.selectFrom('device_mirror').selectAll().where('device_id', '=', deviceId).executeTakeFirst()
 }
 
 /** How many pooled phones a tenant has, in whatever state. */
