@@ -21,10 +21,10 @@ export const apps = defineService<typeof AppsSettings, AppsSchema>({
   settings: AppsSettings,
   migrations: new URL('./db/migrations/', import.meta.url),
   start: async ({ settings, database, outbox, leases, blobs, client, clock, ids, log, metrics, closing }) => {
-    const telemetry = openTelemetry(log, metrics)
+    const telemetry = openTelemetry(log, metrics, { waiting: () => watch.size })
     const session = { url: database.directUrl, log }
     const wakes = closing.add('wake-ups', notifier({ ...session, applicationName: 'apps wake-ups' }))
-    const watch = new EndWatch({
+    const watch: EndWatch = new EndWatch({
       clock,
       endedOf: (waiting) => endedOf(database.kysely, waiting),
       onError: telemetry.watchFailed,

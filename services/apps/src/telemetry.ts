@@ -19,7 +19,17 @@ export interface Telemetry {
   watchFailed(error: unknown): void
 }
 
-export function openTelemetry(log: Logger, metrics: Metrics): Telemetry {
+/** `waiting` is asked at each scrape: how many installations are waited for here. */
+export function openTelemetry(
+  log: Logger,
+  metrics: Metrics,
+  { waiting }: { waiting: () => number },
+): Telemetry {
+  metrics.gauge({
+    name: 'apps_waiting',
+    help: 'Installations whose end somebody waits for at this instance.',
+    collect: (gauge) => gauge.set(waiting()),
+  })
   const uploads = metrics.counter({
     name: 'apps_uploads_total',
     help: 'APK uploads by outcome: stored, known, or the code of the refusal.',

@@ -26,6 +26,11 @@ export class EndWatch {
     this.#onError = options.onError
   }
 
+  /** How many installations are waited for. */
+  get size(): number {
+    return this.#waiting.size
+  }
+
   /** Resolves when the installation has ended, after `timeoutMs`, or when the service closes. */
   async wait(id: string, timeoutMs: number): Promise<void> {
     const woken = Promise.withResolvers<void>()
