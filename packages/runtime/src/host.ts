@@ -1,41 +1,18 @@
-import type { BlobStore } from '@cloudphone/blobs/blob-store'
-import type { Bus } from '@cloudphone/bus/bus'
 import { Jwks } from '@cloudphone/contracts/api/users-api'
-import { type Ids, systemIds } from '@cloudphone/contracts/id'
+import { systemIds } from '@cloudphone/contracts/id'
 import { services } from '@cloudphone/contracts/services'
-import { type Clock, systemClock } from '@cloudphone/observe/clock'
-import type { CrashPoints } from '@cloudphone/observe/crash-point'
+import { systemClock } from '@cloudphone/observe/clock'
 import type { Logger } from '@cloudphone/observe/log'
-import { type Metrics, openMetrics } from '@cloudphone/observe/metrics'
-import type { Registry } from '@cloudphone/registry/registry'
+import { openMetrics } from '@cloudphone/observe/metrics'
 import type { FastifyInstance } from 'fastify'
 import { ClosingStack } from './closing.ts'
-import { type Env, readSettings } from './config.ts'
+import { readSettings } from './config.ts'
 import { type Binding, openHttpServer } from './http-server.ts'
 import { openKernel } from './kernel.ts'
+import type { Platform } from './platform.ts'
 import type { AnyService, BaseContext, ServiceParts } from './service.ts'
 import { openServiceClient } from './service-client.ts'
 import { openServiceTokens, openTokenVerifier } from './tokens.ts'
-
-/** What stands behind the ports; made by the server or by a test. */
-export interface Platform {
-  readonly env: Env
-  readonly log: Logger
-  readonly registry: Registry
-  readonly bus: Bus
-  readonly blobs: BlobStore
-  readonly crash: CrashPoints
-  /** Of what the services of this process share, such as the bus; shown by the instance that `showsPlatform`. */
-  readonly metrics: Metrics
-  readonly serviceSecret: string
-  /** Where each service's schema lies. */
-  readonly databases: Readonly<Record<string, { url: string; directUrl?: string; schema: string }>>
-  readonly poolSize: number
-  readonly host: string
-  readonly portBase: number
-  readonly clock?: Clock
-  readonly ids?: Ids
-}
 
 /** A service that runs. */
 export interface RunningService {

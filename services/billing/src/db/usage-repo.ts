@@ -71,7 +71,7 @@ export async function closeRecord(tx: Reader, id: string, closing: Closing): Pro
       cost_micro: closing.costMicro,
       closed_by: closing.closedBy,
       closed_by_event: closing.eventId,
-      updated_at: sql<Date>`now()` /* audit */,
+      updated_at: sql<Date>`now() /* audit */`,
     })
     .where('id', '=', id)
     .execute()

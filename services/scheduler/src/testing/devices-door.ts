@@ -22,7 +22,7 @@ export interface DevicesDoor extends AsyncDisposable {
   readonly phones: Map<DeviceId, Phone>
   readonly calls: { deviceId: DeviceId; hold: Hold; answered: number }[]
   /** Runs before a call is judged: to fail it, or to let something happen first. */
-  before: (deviceId: DeviceId, hold: Hold) => Promise<'go_on' | 'unavailable'>
+  before: (deviceId: DeviceId, hold: Hold) => Promise<'go_on' | 'unavailable' | 'busy'>
   /** Runs after a call has had its effect and before its answer leaves. */
   after: (deviceId: DeviceId, hold: Hold) => Promise<'answer' | 'cut'>
 }
@@ -49,6 +49,9 @@ export async function openDevicesDoor(tokens: ServiceTokens): Promise<DevicesDoo
   return Object.assign(door, { address: `http://127.0.0.1:${port}` })
 }
 
+const refusals = { unavailable: 'service_unavailable', busy: 'operation_in_progress' }
+const statuses: Record<string, number> = { service_unavailable: 503, device_not_found: 404 }
+
 async function answer(
   door: DevicesDoor,
   tokens: ServiceTokens,
@@ -62,12 +65,9 @@ async function answer(
     deviceId: /^\/internal\/devices\/([^/]+)\/holder$/.exec(request.url ?? '')?.[1],
   })
   const hold = SetHolder.body.parse(JSON.parse(Buffer.concat(chunks).toString()))
-  const code =
-    (await door.before(deviceId, hold)) === 'unavailable'
-      ? 'service_unavailable'
-      : judge(door, deviceId, hold)
-  const status =
-    code === undefined ? 200 : code === 'service_unavailable' ? 503 : code === 'device_not_found' ? 404 : 409
+  const verdict = await door.before(deviceId, hold)
+  const code = verdict === 'go_on' ? judge(door, deviceId, hold) : refusals[verdict]
+  const status = code === undefined ? 200 : (statuses[code] ?? 409)
   door.calls.push({ deviceId, hold, answered: status })
   if (code === undefined && (await door.after(deviceId, hold)) === 'cut') {
     request.socket.destroy()

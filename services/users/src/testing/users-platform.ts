@@ -5,7 +5,7 @@ import { crashPoints } from '@cloudphone/observe/crash-point'
 import { silentLog } from '@cloudphone/observe/log'
 import { openMetrics } from '@cloudphone/observe/metrics'
 import { staticRegistry } from '@cloudphone/registry/registry'
-import type { Platform } from '@cloudphone/runtime/host'
+import type { Platform } from '@cloudphone/runtime/platform'
 import { createTestDatabase } from '@cloudphone/testing/postgres'
 
 export const admin = { email: 'admin@example.com', password: 'a quite long secret' }

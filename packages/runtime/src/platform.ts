@@ -1,0 +1,29 @@
+import type { BlobStore } from '@cloudphone/blobs/blob-store'
+import type { Bus } from '@cloudphone/bus/bus'
+import type { Ids } from '@cloudphone/contracts/id'
+import type { Clock } from '@cloudphone/observe/clock'
+import type { CrashPoints } from '@cloudphone/observe/crash-point'
+import type { Logger } from '@cloudphone/observe/log'
+import type { Metrics } from '@cloudphone/observe/metrics'
+import type { Registry } from '@cloudphone/registry/registry'
+import type { Env } from './config.ts'
+
+/** What stands behind the ports; made by the server or by a test. */
+export interface Platform {
+  readonly env: Env
+  readonly log: Logger
+  readonly registry: Registry
+  readonly bus: Bus
+  readonly blobs: BlobStore
+  readonly crash: CrashPoints
+  /** Of what the services of this process share, such as the bus; shown by the instance that `showsPlatform`. */
+  readonly metrics: Metrics
+  readonly serviceSecret: string
+  /** Where each service's schema lies. */
+  readonly databases: Readonly<Record<string, { url: string; directUrl?: string; schema: string }>>
+  readonly poolSize: number
+  readonly host: string
+  readonly portBase: number
+  readonly clock?: Clock
+  readonly ids?: Ids
+}
