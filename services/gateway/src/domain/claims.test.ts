@@ -4,13 +4,15 @@ import { allocationMismatches, quotaMismatches, stillWrong } from './claims.ts'
 const quota = (id: string, detail: string) => ({ kind: 'quota', id, detail })
 const allocation = (id: string, detail: string) => ({ kind: 'allocation', id, detail })
 
-test('a created device needs a committed reservation, one in creation any', () => {
+test('a device needs a committed reservation, unless a saga is making or removing it', () => {
   const users = [quota('a', 'committed'), quota('b', 'reserved'), quota('c', 'reserved')]
   const devices = [
     quota('a', 'RUNNING'),
     quota('b', 'CREATING'),
     quota('c', 'RUNNING'),
     quota('d', 'STOPPED'),
+    quota('e', 'DELETING'),
+    quota('f', 'CREATING'),
   ]
   expect(quotaMismatches(users, devices)).toEqual([
     { id: 'c', detail: 'device RUNNING holds quota that was never committed' },
