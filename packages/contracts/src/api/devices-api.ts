@@ -209,7 +209,14 @@ export const SetHolder = route({
     userId: UserId.nullable(),
   }),
   answer: item(Device),
-  problems: ['device_not_found', 'stale_allocation', 'device_not_running', 'device_not_pooled'],
+  problems: [
+    'device_not_found',
+    'stale_allocation',
+    'device_not_running',
+    'device_not_pooled',
+    'operation_in_progress',
+    'adb_keys_pending',
+  ],
 })
 
 export const CheckAccess = route({

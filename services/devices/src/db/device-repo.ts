@@ -1,5 +1,5 @@
 import type { DeviceStatus } from '@cloudphone/contracts/device'
-import type { AllocationId, DeviceId, NodeId, TenantId, UserId } from '@cloudphone/contracts/id'
+import type { AllocationId, DeviceId, TenantId, UserId } from '@cloudphone/contracts/id'
 import type { Tx } from '@cloudphone/db/database'
 import { type Insertable, type Kysely, sql, type Updateable } from 'kysely'
 import { type Move, moves } from '../domain/device.ts'
@@ -7,6 +7,9 @@ import type { DeviceRow, DevicesSchema, TombstoneRow } from './schema.ts'
 
 type Reader = Kysely<DevicesSchema>
 type Columns = Updateable<DevicesSchema['devices']>
+
+/** For `updated_at`, by which nobody decides. */
+const auditNow = sql<Date>`now() /* audit */`
 
 /** Statuses of a saga that has not ended; the partial index of its subject has the same list. */
 const liveSaga = sql`('RUNNING', 'COMPENSATING', 'COMPENSATION_STUCK', 'QUARANTINED')`
@@ -45,7 +48,7 @@ export async function moveDevice(
   const { from, to } = moves[move]
   let query = tx
     .updateTable('devices')
-    .set({ ...change.set, status: to, updated_at: sql<Date>`now()` /* audit */ })
+    .set({ ...change.set, status: to, updated_at: auditNow })
     .set((eb) => ({ version: eb('version', '+', change.events) }))
     .where('id', '=', id)
     .where('status', 'in', [...from])
@@ -61,7 +64,7 @@ export async function touchDevice(
 ): Promise<DeviceRow | undefined> {
   return await tx
     .updateTable('devices')
-    .set({ ...change.set, updated_at: sql<Date>`now()` /* audit */ })
+    .set({ ...change.set, updated_at: auditNow })
     .set((eb) => ({ version: eb('version', '+', change.events) }))
     .where('id', '=', id)
     .returningAll()
@@ -138,7 +141,7 @@ export async function raiseFence(
       fence: holder.fence,
       allocation_id: holder.allocationId,
       holder_user_id: holder.userId,
-      updated_at: sql<Date>`now()` /* audit */,
+      updated_at: auditNow,
     })
     .set((eb) => ({ keys_wanted: eb('keys_wanted', '+', 1) }))
     .where('id', '=', id)
@@ -248,16 +251,6 @@ export async function takeResume(tx: Tx<DevicesSchema>, id: DeviceId): Promise<D
     .where('status', '=', 'STOPPED')
     .returningAll()
     .executeTakeFirst()
-}
-
-/** Devices whose node this is. */
-export async function countOnNode(db: Reader, nodeId: NodeId): Promise<number> {
-  const row = await db
-    .selectFrom('devices')
-    .select((eb) => eb.fn.countAll<number>().as('count'))
-    .where('node_id', '=', nodeId)
-    .executeTakeFirstOrThrow()
-  return Number(row.count)
 }
 
 /**

@@ -140,4 +140,3 @@ export type DeviceRow = Selectable<DevicesTable>
 export type NodeRow = Selectable<NodesTable>
 export type TombstoneRow = Selectable<DeviceTombstonesTable>
 export type AdbKeyRow = Selectable<AdbKeysTable>
-export type PortAllocationRow = Selectable<PortAllocationsTable>

@@ -124,7 +124,7 @@ export class LifecycleService {
 }
 
 /** @throws what a caller without the right should read. */
-export function refuse(device: DeviceRow, caller: Caller): void {
+function refuse(device: DeviceRow, caller: Caller): void {
   const asker = { userId: caller.userId, tenantId: caller.tenantId, any: may(caller, 'devices:any') }
   const { id: deviceId } = device
   switch (accessOf(device, asker)) {

@@ -28,6 +28,14 @@ const FEW_ORPHANS = 10
 
 const DEAD: ReadonlySet<Resource['state']> = new Set(['created', 'stopped', 'crashed'])
 
+interface Death {
+  readonly reason: string
+  /** Null when nobody saw it. */
+  readonly diedAt: Date | null
+  /** The phone died with its host. */
+  readonly hostsFault: boolean
+}
+
 /** Compares and mends, one pass at a time. */
 export class Reconciler {
   readonly #deps: Deps
@@ -71,7 +79,8 @@ export class Reconciler {
       if (row.busy) continue
       const resource = byDevice.get(row.id)
       if (row.status === 'RUNNING') await this.#judgeRunning(row, resource, alive)
-      if (row.status === 'STOPPED') await this.#judgeStopped({ row, resource, provider, suspects })
+      if (row.status === 'STOPPED' || row.status === 'ERROR')
+        await this.#judgeStopped({ row, resource, provider, suspects })
     }
     await markAlive(database.kysely, alive, seenAt)
     await this.#sweepOrphans(provider, resources, suspects)
@@ -88,7 +97,7 @@ export class Reconciler {
 
   async #judgeRunning(row: ObservedDevice, resource: Resource | undefined, alive: DeviceId[]): Promise<void> {
     if (resource === undefined) {
-      await this.#fail(row, { reason: 'the phone has disappeared', diedAt: null })
+      await this.#fail(row, { reason: 'the phone has disappeared', diedAt: null, hostsFault: false })
       return
     }
     if (resource.state === 'running') alive.push(row.id)
@@ -104,11 +113,12 @@ export class Reconciler {
       return
     }
     const reason = resource.exitText ?? `the phone is ${resource.state}`
-    await this.#fail(row, { reason, diedAt: resource.exitedAt })
+    const hostsFault = resource.exitReason === 'host_lost' || resource.exitReason === 'host_shutdown'
+    await this.#fail(row, { reason, diedAt: resource.exitedAt, hostsFault })
   }
 
   /** Told once per run of the phone: the guarded move is what makes it so. Metering ends at the last proof of life. */
-  async #fail(row: DeviceRow, { reason, diedAt }: { reason: string; diedAt: Date | null }): Promise<void> {
+  async #fail(row: DeviceRow, { reason, diedAt, hostsFault }: Death): Promise<void> {
     const { database, outbox, clock, telemetry } = this.#deps
     const failed = await database.transaction(async (tx) => {
       if ((await lockDevice(tx, row.id))?.version !== row.version) return false
@@ -127,7 +137,9 @@ export class Reconciler {
         fact(DeviceFailed, { reason, startedAt, failedAt: failedAt.toISOString() }),
         statusChanged('RUNNING', 'ERROR', now),
       ])
-      const ranForMs = row.started_at === null ? 0 : failedAt.getTime() - row.started_at.getTime()
+      const ranForMs = hostsFault
+        ? Number.POSITIVE_INFINITY
+        : failedAt.getTime() - (row.started_at ?? failedAt).getTime()
       await planRestart(this.#deps, tx, { device: moved, ranForMs })
       return true
     })
@@ -151,7 +163,7 @@ export class Reconciler {
     telemetry.repaired('powered_off', row.id)
   }
 
-  /** A stopped device whose phone runs is stopped again; one whose phone is gone is in error. */
+  /** The phone of a device that should not run is stopped; a stopped device whose phone is gone is in error. */
   async #judgeStopped(found: {
     row: ObservedDevice
     resource: Resource | undefined
@@ -159,7 +171,7 @@ export class Reconciler {
     suspects: Set<string>
   }): Promise<void> {
     const { row, resource, provider, suspects } = found
-    if (resource !== undefined && DEAD.has(resource.state)) return
+    if (resource === undefined ? row.status === 'ERROR' : DEAD.has(resource.state)) return
     const suspect = `${resource === undefined ? 'lost' : 'stray'}:${row.id}:${row.version}`
     suspects.add(suspect)
     if (!this.#suspects.has(suspect)) return

@@ -40,7 +40,11 @@ const GOOD_RUN_MS = 600_000
 export async function planRestart(
   deps: Deps,
   tx: Tx<DevicesSchema>,
-  failed: { device: DeviceRow; ranForMs: number },
+  failed: {
+    device: DeviceRow
+    /** Infinity when it was not the phone's fault: that uses no attempt up. */
+    ranForMs: number
+  },
 ): Promise<void> {
   const { DEVICES_RESTART_ATTEMPTS: most, DEVICES_RESTART_BACKOFF_MS: baseMs } = deps.settings
   const before = failed.ranForMs >= GOOD_RUN_MS ? 0 : failed.device.restart_attempts

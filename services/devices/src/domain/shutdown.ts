@@ -1,6 +1,6 @@
 import type { DeviceId } from '@cloudphone/contracts/id'
-import type { Tx } from '@cloudphone/db/database'
 import type { Sagas } from '@cloudphone/saga/engine'
+import { OperationInProgress } from '@cloudphone/saga/errors'
 import {
   listToResume,
   liveSagaOf,
@@ -9,7 +9,6 @@ import {
   observeDevices,
   takeResume,
 } from '../db/device-repo.ts'
-import type { DeviceRow, DevicesSchema } from '../db/schema.ts'
 import type { Deps } from './deps.ts'
 import { statusChanged, tell } from './facts.ts'
 import type { LifecycleDefinitions } from './lifecycle-service.ts'
@@ -67,14 +66,17 @@ export async function resumeAfterShutdown(
 ): Promise<number> {
   let resumed = 0
   for (const deviceId of await listToResume(deps.database.kysely)) {
-    const row = await deps.database.transaction(
-      async (tx: Tx<DevicesSchema>): Promise<DeviceRow | undefined> => {
+    try {
+      await deps.database.transaction(async (tx) => {
         const device = await takeResume(tx, deviceId)
-        if (device !== undefined) await startByPlatform(tx, { sagas, definitions, device, why: 'resume' })
-        return device
-      },
-    )
-    if (row !== undefined) resumed += 1
+        if (device === undefined) return
+        await startByPlatform(tx, { sagas, definitions, device, why: 'resume' })
+        resumed += 1
+      })
+    } catch (error) {
+      // Somebody is at it already.
+      if (!(error instanceof OperationInProgress)) throw error
+    }
   }
   return resumed
 }

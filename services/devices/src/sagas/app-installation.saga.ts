@@ -2,7 +2,7 @@ import { pipeline } from 'node:stream/promises'
 import { AdbError } from '@cloudphone/adb-client/adb-client'
 import { GetApk } from '@cloudphone/contracts/api/apps-api'
 import { AppInstallCompleted, AppInstallFailed } from '@cloudphone/contracts/events/app-events'
-import type { Tx } from '@cloudphone/db/database'
+import { afterCommit, type Tx } from '@cloudphone/db/database'
 import { saga } from '@cloudphone/saga/builder'
 import { PermanentError } from '@cloudphone/saga/errors'
 import { findDevice } from '../db/device-repo.ts'
@@ -31,7 +31,7 @@ export function appInstallation(deps: Deps, keys: AdbKeyApplier) {
           aggregateVersion: 1,
           payload: { ...factsOf(s), completedAt: clock.now().toISOString() },
         })
-        telemetry.installed(s.installationId)
+        afterCommit(tx, () => telemetry.installed(s.installationId))
       },
     })
     .onCompensated(async (tx, s, { error }) => {
@@ -40,7 +40,7 @@ export function appInstallation(deps: Deps, keys: AdbKeyApplier) {
         aggregateVersion: 1,
         payload: { ...factsOf(s), reason: error, failedAt: clock.now().toISOString() },
       })
-      telemetry.installFailed(s.installationId, error)
+      afterCommit(tx, () => telemetry.installFailed(s.installationId, error))
     })
     .end()
 }

@@ -253,7 +253,7 @@ function creationSteps(deps: Deps, { keys, quota, quotaOwed }: CreationParts) {
         statusChanged('CREATING', 'RUNNING', now),
         fact(DeviceStarted, { startedAt }),
       ])
-      telemetry.done('creation', s.deviceId)
+      afterCommit(tx, () => telemetry.done('creation', s.deviceId))
     },
 
     bury: async (
@@ -273,7 +273,7 @@ function creationSteps(deps: Deps, { keys, quota, quotaOwed }: CreationParts) {
       const facts = row.announced ? [failed, deleted] : [failed]
       await tell(outbox, tx, { ...row, version: row.version + facts.length }, facts)
       afterCommit(tx, quotaOwed)
-      telemetry.failed('creation', input.deviceId, error)
+      afterCommit(tx, () => telemetry.failed('creation', input.deviceId, error))
     },
   }
 }

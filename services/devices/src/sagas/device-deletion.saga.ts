@@ -1,5 +1,5 @@
 import { DeviceDeleted } from '@cloudphone/contracts/events/device-events'
-import type { Tx } from '@cloudphone/db/database'
+import { afterCommit, type Tx } from '@cloudphone/db/database'
 import { saga } from '@cloudphone/saga/builder'
 import { buryDevice, lockDevice, touchDevice } from '../db/device-repo.ts'
 import { giveRoomBack } from '../db/node-repo.ts'
@@ -52,7 +52,7 @@ export function deviceDeletion(deps: Deps, quota: Quota) {
       if (row === undefined) return
       const deleted = fact(DeviceDeleted, { reason: 'deleted', deletedAt: clock.now().toISOString() })
       await tell(outbox, tx, { ...row, version: row.version + 1 }, [deleted])
-      telemetry.done('deletion', s.deviceId)
+      afterCommit(tx, () => telemetry.done('deletion', s.deviceId))
     })
     .end()
 }

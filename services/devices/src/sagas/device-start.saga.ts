@@ -1,6 +1,7 @@
 import { DeviceStarted } from '@cloudphone/contracts/events/device-events'
-import type { Tx } from '@cloudphone/db/database'
+import { afterCommit, type Tx } from '@cloudphone/db/database'
 import { saga } from '@cloudphone/saga/builder'
+import type { TurnedBack } from '@cloudphone/saga/definition'
 import { lockDevice, moveDevice, scheduleRestart, touchDevice } from '../db/device-repo.ts'
 import { heldPort } from '../db/port-repo.ts'
 import type { DevicesSchema } from '../db/schema.ts'
@@ -16,6 +17,9 @@ import { deviceOf, refuseStale } from './lifecycle-steps.ts'
 
 /** Four boots that get stuck, and room to spare. */
 const TIMEOUT_MS = 600_000
+/** A provider that does not answer says nothing about the phone: such tries do not use the policy's attempts up. */
+const PROVIDER_AWAY: ReadonlySet<string> = new Set(['host_unreachable', 'host_timeout', 'shutting_down'])
+const PROVIDER_PAUSE_MS = 2_000
 
 /** Starts a stopped or failed device; a phone that has disappeared is made again first, with an empty /data. */
 export function deviceStart(deps: Deps, keys: AdbKeyApplier) {
@@ -28,7 +32,7 @@ export function deviceStart(deps: Deps, keys: AdbKeyApplier) {
       record: async (tx, s) => await step.record(tx, s),
     })
     .undo(async (s, { signal }) => await step.stop(s, signal))
-    .onCompensated(async (tx, s, { error }) => await step.giveUp(tx, s, error))
+    .onCompensated(async (tx, s, turnedBack) => await step.giveUp(tx, s, turnedBack))
     .end()
 }
 
@@ -83,7 +87,7 @@ function startSteps(deps: Deps, keys: AdbKeyApplier) {
         statusChanged(before.status, 'RUNNING', now),
         fact(DeviceStarted, { startedAt: now.toISOString() }),
       ])
-      telemetry.done('start', s.deviceId)
+      afterCommit(tx, () => telemetry.done('start', s.deviceId))
     },
 
     stop: async (input: LifecycleInput, signal: AbortSignal) => {
@@ -91,13 +95,17 @@ function startSteps(deps: Deps, keys: AdbKeyApplier) {
       await providers[row.provider_type].stop(row.id, { signal })
     },
 
-    giveUp: async (tx: Tx<DevicesSchema>, input: LifecycleInput, error: string) => {
-      telemetry.failed('start', input.deviceId, error)
+    giveUp: async (tx: Tx<DevicesSchema>, input: LifecycleInput, { error, errorCode }: TurnedBack) => {
+      afterCommit(tx, () => telemetry.failed('start', input.deviceId, error))
       const row = await touchDevice(tx, input.deviceId, { events: 0, set: { last_error: error } })
       if (row === undefined || input.by !== 'platform') return
       if (row.status === 'STOPPED') {
         const lost = await moveDevice(tx, row.id, 'lose', { events: 1 })
         if (lost !== undefined) await tell(outbox, tx, lost, [statusChanged('STOPPED', 'ERROR', clock.now())])
+      }
+      if (PROVIDER_AWAY.has(errorCode)) {
+        await scheduleRestart(tx, row.id, { delayMs: PROVIDER_PAUSE_MS, attempts: row.restart_attempts })
+        return
       }
       if (row.restart_attempts >= settings.DEVICES_RESTART_ATTEMPTS) return
       const attempts = row.restart_attempts + 1

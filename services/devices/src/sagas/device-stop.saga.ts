@@ -1,4 +1,4 @@
-import type { Tx } from '@cloudphone/db/database'
+import { afterCommit, type Tx } from '@cloudphone/db/database'
 import { saga } from '@cloudphone/saga/builder'
 import { lockDevice, moveDevice } from '../db/device-repo.ts'
 import type { DevicesSchema } from '../db/schema.ts'
@@ -42,10 +42,12 @@ export function deviceStop(deps: Deps) {
           const told = stopFact(before.started_at, now, s.by === 'operator' ? 'operator' : 'user')
           const changed = statusChanged(before.status, 'STOPPED', now)
           await tell(outbox, tx, row, stopped ? [told, changed] : [changed])
-          telemetry.done('stop', s.deviceId)
+          afterCommit(tx, () => telemetry.done('stop', s.deviceId))
         },
       },
     )
-    .onCompensated(async (_tx, s, { error }) => telemetry.failed('stop', s.deviceId, error))
+    .onCompensated(async (tx, s, { error }) =>
+      afterCommit(tx, () => telemetry.failed('stop', s.deviceId, error)),
+    )
     .end()
 }
