@@ -170,6 +170,17 @@ describe('a grant that fails', () => {
     ])
   })
 
+  test('a phone that is busy with an operation of its last holder is waited for', async () => {
+    await room.addPhone()
+    room.door.before = async () => 'busy'
+    const row = await hold(room, callerOf())
+    expect(row.status).toBe('PENDING')
+    room.door.before = async () => 'go_on'
+    await room.clock.advance(1_000)
+    await room.sagas.drain()
+    expect((await room.allocation(row.id)).status).toBe('ACTIVE')
+  })
+
   test('the answer of the raise is lost and it turns back: the hold at the devices service is lowered', async () => {
     const deviceId = await room.addPhone()
     let calls = 0
@@ -209,6 +220,10 @@ describe('device.failed against a grant in hand', () => {
     room.door.after = async (_id, { allocationId, fence }) => {
       if (allocationId !== null) {
         room.door.phones.get(deviceId)!.running = false
+        await room.hear(DeviceStatusChanged, 5, {
+          ...factsOf(deviceId, { allocationId, fence }),
+          ...{ oldStatus: 'RUNNING', newStatus: 'ERROR', changedAt: at() },
+        })
         await room.hear(DeviceFailed, 4, {
           ...factsOf(deviceId, { allocationId, fence }),
           ...{ reason: 'Docker container crashed', startedAt: at(), failedAt: at() },
@@ -383,6 +398,41 @@ describe('the platform takes a phone back', () => {
         status: 'RELEASED',
         detail: 'Docker container crashed',
       })
+    }
+  })
+
+  test('a crash and a restart, told in any order and twice, end the hold once and leave the phone free', async () => {
+    const names = ['failed', 'changed', 'restarted'] as const
+    const orders = names.flatMap((first) =>
+      names
+        .filter((one) => one !== first)
+        .map((second) => [first, second, names.find((one) => one !== first && one !== second)!]),
+    )
+    await room.parts.onReady!()
+    for (const order of orders) {
+      const deviceId = await room.addPhone()
+      const row = await hold(room, callerOf())
+      const tell = {
+        failed: () => room.hear(DeviceFailed, 4, failedOf(row)),
+        changed: () => statusChanged(row, 'ERROR', 5),
+        restarted: () => room.hear(DeviceStarted, 7, { ...factsOf(deviceId, heldBy(row)), startedAt: at() }),
+      }
+      for (const name of [...order, ...order]) {
+        await tell[name]()
+        await room.sagas.drain()
+      }
+      const ended = await room.allocation(row.id)
+      expect(ended, order.join(', ')).toMatchObject({
+        status: 'RELEASED',
+        detail: 'Docker container crashed',
+      })
+      expect(await room.phone(deviceId), order.join(', ')).toMatchObject({
+        availability: 'available',
+        version: 7,
+      })
+      expect(await room.told(row.id)).toHaveLength(2)
+      // The next round gets a phone of its own.
+      await room.hear(DeviceDeleted, 9, { ...factsOf(deviceId), reason: 'operator', deletedAt: at() })
     }
   })
 

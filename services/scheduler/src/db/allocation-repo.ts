@@ -47,7 +47,7 @@ export async function failGrant(
 ): Promise<AllocationRow | undefined> {
   const { rows } = await sql<AllocationRow>`
     update allocations
-    set status = ${moves.fail.to}, reason = 'grant_failed', detail = coalesce(doomed_detail, ${detail}),
+    set status = ${moves.fail.to}, reason = 'grant_failed', detail = coalesce(nullif(doomed_detail, ''), ${detail}),
         released_at = app_now(), version = version + 1
     where id = ${id} and status = any(${[...moves.fail.from]})
     returning *`.execute(tx)
@@ -94,20 +94,20 @@ export async function endAllocation(
   return rows[0]
 }
 
-/** Notes on a grant in hand that its phone was lost, so that it fails; false when it is not PENDING under that fence. */
+/**
+ * Notes on a grant in hand that its phone was lost, so that it fails; an event that says why replaces one that did not.
+ * False when it is not PENDING under that fence.
+ */
 export async function doomGrant(
   tx: Reader,
   doom: { allocationId: AllocationId; fence: number; reason: ReleaseReason; detail: string },
 ): Promise<boolean> {
-  const { numUpdatedRows } = await tx
-    .updateTable('allocations')
-    .set({ doomed_reason: doom.reason, doomed_detail: doom.detail })
-    .where('id', '=', doom.allocationId)
-    .where('fence', '=', doom.fence)
-    .where('status', '=', 'PENDING')
-    .where('doomed_reason', 'is', null)
-    .executeTakeFirst()
-  return numUpdatedRows === 1n
+  const doomed = await sql`
+    update allocations
+    set doomed_reason = coalesce(doomed_reason, ${doom.reason}),
+        doomed_detail = coalesce(nullif(doomed_detail, ''), ${doom.detail})
+    where id = ${doom.allocationId} and fence = ${doom.fence} and status = 'PENDING'`.execute(tx)
+  return doomed.numAffectedRows === 1n
 }
 
 /** Notes on an ACTIVE allocation when its phone was first said to be in ERROR. */

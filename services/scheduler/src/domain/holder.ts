@@ -27,7 +27,14 @@ const lowered: ReadonlySet<string> = new Set(['device_not_found', 'device_not_ru
 export function openHolders(client: Pick<ServiceClient, 'call'>): Holders {
   return {
     raise: async ({ deviceId, fence, allocationId, userId, signal }) => {
-      await client.call(SetHolder, { params: { deviceId }, body: { fence, allocationId, userId }, signal })
+      try {
+        const body = { fence, allocationId, userId }
+        await client.call(SetHolder, { params: { deviceId }, body, signal })
+      } catch (error) {
+        // It passes: what the holder before asked of the phone is still going on.
+        const passes = error instanceof ProblemError && error.code === 'operation_in_progress'
+        throw passes ? new Error(error.message, { cause: error }) : error
+      }
     },
     lower: async ({ deviceId, fence, signal }) => {
       try {
