@@ -110,7 +110,7 @@ export const InstallApp = route({
   params: ByApp,
   body: z.strictObject({ deviceId: DeviceId }),
   answer: item(Installation, 202),
-  problems: ['app_not_found', 'device_not_found', 'not_allocated', 'device_not_running'],
+  problems: ['app_not_found', 'device_not_found', 'device_forbidden', 'not_allocated', 'device_not_running'],
 })
 
 export const GetInstallation = route({

@@ -91,5 +91,8 @@ export const DeviceDeleted = defineEvent({
   version: 1,
   aggregate: 'device',
   description: 'The phone and all it held are gone.',
-  payload: DeviceFacts.extend({ reason: z.string(), deletedAt: z.iso.datetime() }),
+  payload: DeviceFacts.extend({
+    reason: z.enum(['deleted', 'creation_failed']),
+    deletedAt: z.iso.datetime(),
+  }),
 })

@@ -267,7 +267,7 @@ function creationSteps(deps: Deps, { keys, quota, quotaOwed }: CreationParts) {
       if (row === undefined) return
       const failed = fact(DeviceCreationFailed, { sagaId, reason: error })
       const deleted = fact(DeviceDeleted, {
-        reason: 'creation failed',
+        reason: 'creation_failed',
         deletedAt: clock.now().toISOString(),
       })
       const facts = row.announced ? [failed, deleted] : [failed]
