@@ -12,6 +12,7 @@ import { platformRoutes } from '@cloudphone/contracts/api/platform-api'
 import { AppInstallCompleted, AppInstallFailed } from '@cloudphone/contracts/events/app-events'
 import { DeviceDeleted } from '@cloudphone/contracts/events/device-events'
 import { type AppId, type InstallationId, systemIds } from '@cloudphone/contracts/id'
+import { crashPoints } from '@cloudphone/observe/crash-point'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { callerOf, openTown, type Phone, type Town } from './testing/apps-town.ts'
 
@@ -158,6 +159,7 @@ describe('uploads', () => {
     ['apk_malformed', 422, () => zip({ 'AndroidManifest.xml': Buffer.from('<manifest/>') })],
     ['apk_zip_bomb', 422, () => zip({ 'AndroidManifest.xml': Buffer.alloc(80 * 1024 ** 2) })],
     ['apk_too_large', 413, async () => Buffer.alloc(limitBytes + 1)],
+    ['apk_too_large', 413, async () => Buffer.alloc(limitBytes * 5)],
   ] as const)('%s is refused with %i, and nothing of it is left', async (code, status, make) => {
     const before = await files()
     expect(await upload(callerOf(), await make())).toMatchObject({ status, body: { code, success: false } })
@@ -337,7 +339,7 @@ describe('installations', () => {
     const [lost, other] = [await install(caller, app, gone), await install(caller, app, stays)]
     await town.publish(DeviceDeleted, gone.id, {
       ...{ deviceId: gone.id, deviceName: 'phone', tenantId: caller.tenantId, userId: caller.userId },
-      ...{ allocationId: null, fence: 0, reason: 'user', deletedAt: new Date().toISOString() },
+      ...{ allocationId: null, fence: 0, reason: 'deleted', deletedAt: new Date().toISOString() },
     })
     expect((await get(caller, lost.installationId, '?wait=60')).body.data).toMatchObject({
       ...{ status: 'failed', reason: 'device deleted' },
@@ -438,6 +440,29 @@ describe('what crashes leave', () => {
     expect((await upload(caller, apk)).body.data).toEqual(app)
     expect(await judge()).toEqual([{ holds: true, ids: [] }])
   })
+})
+
+test('an upload that breaks off between blob and row leaves no app, and no blob for long', async () => {
+  const crash = crashPoints('apps.blobs_kept=throw')
+  await using other = await openTown({ APPS_SWEEP_EVERY_MS: '200' }, crash)
+  const caller = callerOf()
+  const send = async () => {
+    const form = new FormData()
+    form.append('file', new Blob([new Uint8Array(realApk)]), 'an.apk')
+    const headers = { authorization: `Bearer ${other.tokenOf(caller)}` }
+    const init = { method: 'POST', headers, body: form }
+    return await fetch(`${other.instances[0].address}/api/apps`, init)
+  }
+  const listed = async () => (await Array.fromAsync(other.blobs.list('apps/'))).length
+  expect((await send()).status).toBe(500)
+  expect(await other.database.kysely.selectFrom('apps').selectAll().execute()).toEqual([])
+  expect(await listed()).toBe(2)
+  expect((await send()).status).toBe(201)
+  expect(await listed()).toBe(4)
+  await other.clock.advance(61 * 60_000)
+  await vi.waitFor(async () => expect(await listed()).toBe(2), 10_000)
+  const [row] = await other.database.kysely.selectFrom('apps').selectAll().execute()
+  expect(await other.blobs.open(`apps/${row!.id}.apk`)).toMatchObject({ sizeBytes: realApk.length })
 })
 
 test('an instance that closes lets those go who wait, and serves no more', async () => {

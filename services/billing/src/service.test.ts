@@ -37,7 +37,7 @@ function phoneOf(userId: UserId | null = systemIds.next<'user'>()) {
       told(DeviceFailed, {
         ...{ ...facts, startedAt: from === null ? null : iso(from), failedAt: iso(at), reason: 'crashed' },
       }),
-    deleted: (at: number) => told(DeviceDeleted, { ...facts, reason: 'user', deletedAt: iso(at) }),
+    deleted: (at: number) => told(DeviceDeleted, { ...facts, reason: 'deleted', deletedAt: iso(at) }),
   }
 }
 

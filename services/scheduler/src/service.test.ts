@@ -131,7 +131,7 @@ describe('allocate', () => {
     const end = { startedAt: at(), stoppedAt: at(), duration: 0, reason: 'operator' as const }
     await room.hear(DeviceStopped, 4, { ...factsOf(stopped), ...end })
     const deleted = await room.addPhone()
-    await room.hear(DeviceDeleted, 9, { ...factsOf(deleted), reason: 'operator', deletedAt: at() })
+    await room.hear(DeviceDeleted, 9, { ...factsOf(deleted), reason: 'deleted', deletedAt: at() })
     // An event from before the deletion arrives late: the dead stay dead.
     await room.hear(DeviceStarted, 8, { ...factsOf(deleted), startedAt: at() })
     await room.hear(DeviceStarted, 10, { ...factsOf(deleted), startedAt: at() })
@@ -344,7 +344,7 @@ describe('the platform takes a phone back', () => {
     'device.deleted': (row: AllocationRow) =>
       room.hear(DeviceDeleted, 8, {
         ...factsOf(row.device_id, heldBy(row)),
-        reason: 'operator',
+        reason: 'deleted',
         deletedAt: at(),
       }),
     'device.stopped': (row: AllocationRow) =>
@@ -432,7 +432,7 @@ describe('the platform takes a phone back', () => {
       })
       expect(await room.told(row.id)).toHaveLength(2)
       // The next round gets a phone of its own.
-      await room.hear(DeviceDeleted, 9, { ...factsOf(deviceId), reason: 'operator', deletedAt: at() })
+      await room.hear(DeviceDeleted, 9, { ...factsOf(deviceId), reason: 'deleted', deletedAt: at() })
     }
   })
 
