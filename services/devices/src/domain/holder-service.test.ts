@@ -1,6 +1,7 @@
 import { AdbError, type AdbSession, connectAdb } from '@cloudphone/adb-client/adb-client'
 import { type AdbKeyPair, generateAdbKey } from '@cloudphone/adb-client/adb-key'
 import { type AdbKey, CheckAccess, type Device, SetHolder } from '@cloudphone/contracts/api/devices-api'
+import { platformRoutes } from '@cloudphone/contracts/api/platform-api'
 import { type AllocationId, systemIds, type UserId } from '@cloudphone/contracts/id'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -53,6 +54,8 @@ test('a pooled phone lets in its holder of the moment, nobody else, and cuts the
 
   const first = { allocationId: systemIds.next<'allocation'>(), userId: alice.userId }
   expect(await setHolder(phone, 1, first)).toMatchObject({ fence: 1, allocationId: first.allocationId })
+  const { claims } = await bed.scheduler.call(platformRoutes('devices').invariants)
+  expect(claims).toContainEqual({ kind: 'allocation', id: phone.id, detail: first.allocationId })
   const session = await enter(phone, aliceKey)
   expect(await session.getProp('sys.boot_completed')).toBe('1')
   expect(await refused(phone, bobKey)).toBe(true)

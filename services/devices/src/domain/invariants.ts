@@ -119,13 +119,14 @@ function report(
   return { invariant, name, figure, holds: culprits.length === 0, culprits: culprits.slice(0, MAX_CULPRITS) }
 }
 
-/** Each dedicated device holds the quota that was reserved under its id; the doctor judges by its status. */
+/** Each dedicated device holds the quota that was reserved under its id. The doctor reads the status in the detail. */
 function quotaClaims(devices: readonly ObservedDevice[]): Claim[] {
   return devices
     .filter((row) => row.user_id !== null)
     .map((row) => ({ kind: 'quota', id: row.id, detail: row.status }))
 }
 
+/** Each held phone, by its own id; the detail is the allocation. */
 function allocationClaims(devices: readonly ObservedDevice[]): Claim[] {
   return devices.flatMap((row) =>
     row.allocation_id === null ? [] : [{ kind: 'allocation', id: row.id, detail: row.allocation_id }],

@@ -143,7 +143,7 @@ test('the doctor finds everything in order, with figures and claims', async () =
   const { id } = await bed.createRunning(alice)
   const { reports, claims } = await bed.scheduler.call(platformRoutes('devices').invariants)
   for (const report of z.array(InvariantReport).parse(reports)) expect(report).toMatchObject({ culprits: [] })
-  expect(claims).toContainEqual(expect.objectContaining({ kind: 'quota', id }))
+  expect(claims).toContainEqual({ kind: 'quota', id, detail: 'RUNNING' })
 })
 
 test('the doctor names a device whose port is held by nobody', async () => {
