@@ -2,6 +2,7 @@ import { StopForShutdown } from '@cloudphone/contracts/api/devices-api'
 import type { Logger } from '@cloudphone/observe/log'
 import { ClosingStack } from '@cloudphone/runtime/closing'
 import { type RunningService, startService } from '@cloudphone/runtime/host'
+import type { AnyService } from '@cloudphone/runtime/service'
 import { openServiceClient } from '@cloudphone/runtime/service-client'
 import { openServiceTokens } from '@cloudphone/runtime/tokens'
 import { type OpenPlatform, openPlatform } from './platform/platform.ts'
@@ -27,14 +28,22 @@ export async function startServer(settings: Settings, log: Logger): Promise<Runn
   const opened = await openPlatform(settings, secrets, log)
   const running = new ClosingStack(log)
   const services: RunningService[] = []
+  const launch = async (definition: AnyService, options: { showsPlatform: boolean }): Promise<void> => {
+    const service = await startService(definition, opened.platform, options)
+    services.push(running.add(definition.name, service))
+  }
   try {
-    for (const definition of roster) {
-      services.push(
-        running.add(
-          definition.name,
-          await startService(definition, opened.platform, { showsPlatform: services.length === 0 }),
-        ),
+    // Side by side, since they wait for the database more than they compute; the gateway last, when all can answer.
+    const [inner, door] = [
+      roster.filter(({ name }) => name !== 'gateway'),
+      roster.filter(({ name }) => name === 'gateway'),
+    ]
+    for (const group of [inner, door]) {
+      const started = await Promise.allSettled(
+        group.map((one) => launch(one, { showsPlatform: one === roster[0] })),
       )
+      const failed = started.find((one) => one.status === 'rejected')
+      if (failed !== undefined) throw failed.reason
     }
   } catch (error) {
     await closeAll(running, opened, 'keep', log)
