@@ -9,6 +9,7 @@ const ci = process.env.CI === 'true'
 export default defineConfig({
   test: {
     include: ['tests/all/**/*.test.ts'],
+    globalSetup: ['packages/testing/src/global-setup.ts'],
     passWithNoTests: false,
     pool: 'forks',
     fileParallelism: false,
