@@ -19,7 +19,7 @@ beforeAll(async () => {
       plague('failing', { op: 'create', kind: 'fail', probability: 1 }),
       plague('stuck', { op: 'boot', kind: 'stuck', probability: 1 }),
       plague('once-stuck', { op: 'boot', kind: 'stuck', probability: 1, times: 1 }),
-      plague('slow', { op: 'create', kind: 'slow', delayMs: 600, probability: 1, times: 1 }),
+      plague('slow', { op: 'create', kind: 'slow', delayMs: 2500, probability: 1, times: 1 }),
     ],
   })
 })

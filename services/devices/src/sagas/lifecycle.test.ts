@@ -7,16 +7,20 @@ import { type DevicesBed, openDevicesBed } from '../testing/devices-bed.ts'
 let bed: DevicesBed
 beforeAll(async () => {
   bed = await openDevicesBed()
+  await bed.host.setFaults({
+    seed: 1,
+    rules: [
+      { op: 'create', kind: 'slow', delayMs: 2000, probability: 1, match: { name: 'cloudphone-slow-*' } },
+    ],
+  })
 })
 afterAll(async () => await bed?.[Symbol.asyncDispose]())
 
-test('one lifecycle operation at a time: the second is told which saga is in its way', async () => {
+test.concurrent('one lifecycle operation at a time: the second is told which saga is in its way', async ({
+  expect,
+}) => {
   const alice = bed.neighbours.person('member')
-  const { sagaId, device } = await bed.create(alice)
-  await bed.host.setFaults({
-    seed: 1,
-    rules: [{ op: 'boot', kind: 'slow', delayMs: 300, probability: 1, times: 1 }],
-  })
+  const { sagaId, device } = await bed.create(alice, { name: 'slow' })
   expect(await bed.ask(alice, 'POST', `/api/devices/${device.id}/stop`)).toMatchObject({
     status: 409,
     problem: { code: 'operation_in_progress', sagaId },
@@ -24,7 +28,7 @@ test('one lifecycle operation at a time: the second is told which saga is in its
   await bed.ended(alice, sagaId)
 })
 
-test('a move that the table does not have is refused with what it needs', async () => {
+test.concurrent('a move that the table does not have is refused with what it needs', async ({ expect }) => {
   const alice = bed.neighbours.person('member')
   const { id } = await bed.createRunning(alice)
   expect(await bed.ask(alice, 'POST', `/api/devices/${id}/start`)).toMatchObject({
@@ -38,7 +42,9 @@ test('a move that the table does not have is refused with what it needs', async 
   })
 })
 
-test('a start that fails leaves the device stopped, with the reason, and can be asked for again', async () => {
+test.concurrent('a start that fails leaves the device stopped, with the reason, and can be asked for again', async ({
+  expect,
+}) => {
   const alice = bed.neighbours.person('member')
   const { id } = await bed.createRunning(alice)
   const stop = await bed.ask<{ sagaId: string }>(alice, 'POST', `/api/devices/${id}/stop`)
