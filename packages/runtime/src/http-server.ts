@@ -43,7 +43,7 @@ export interface Request<R extends Route> {
    * of what the request starts, so that a retry after a crash finds the first one.
    */
   readonly requestKey: string
-  /** Fires when the caller has gone. */
+  /** Fires when the caller has gone or the service stops: a handler that waits answers with what it has. */
   readonly signal: AbortSignal
 }
 
@@ -79,6 +79,10 @@ export interface HttpServerOptions {
   /** True when all that the service stands on answers. */
   ready: () => Promise<boolean>
   uploadLimitBytes: number
+}
+
+interface RouteOptions extends HttpServerOptions {
+  readonly draining: AbortSignal
 }
 
 const bodyLimitBytes = 1024 * 1024
@@ -118,8 +122,13 @@ export async function openHttpServer(
       { route: request.routeOptions.url ?? 'none', status: String(reply.statusCode) },
       reply.elapsedTime / 1000,
     )
+    // The rest of an upload that was refused early is read and forgotten: its connection would hang, and our close with it.
+    if (!request.raw.complete) request.raw.unpipe().resume()
   })
-  for (const binding of bindings) addRoute(app, binding, options)
+  // A request that waits must not hold up the drain: it is answered with how things stand.
+  const draining = new AbortController()
+  app.addHook('preClose', async () => draining.abort(new Error('the service is stopping')))
+  for (const binding of bindings) addRoute(app, binding, { ...options, draining: draining.signal })
   return app
 }
 
@@ -193,14 +202,14 @@ function addHealth(
   )
 }
 
-function addRoute(app: FastifyInstance, binding: Binding, options: HttpServerOptions): void {
+function addRoute(app: FastifyInstance, binding: Binding, options: RouteOptions): void {
   const { route } = binding
   app.route({
     method: route.method,
     url: route.path,
     handler: (request, reply) =>
       inTrace(headerOf(request, 'traceparent'), async () => {
-        const prepared = await prepare(route, request, options)
+        const prepared = await prepare(route, { request, reply }, options)
         const key = headerOf(request, 'idempotency-key')
         reply.header('x-request-id', request.id)
         if (
@@ -224,8 +233,8 @@ function addRoute(app: FastifyInstance, binding: Binding, options: HttpServerOpt
 
 async function prepare(
   route: Route,
-  request: FastifyRequest,
-  options: HttpServerOptions,
+  { request, reply }: { request: FastifyRequest; reply: FastifyReply },
+  options: RouteOptions,
 ): Promise<(requestKey: string) => Request<Route>> {
   const identity = await identify(route, request, options)
   const errors: FieldError[] = []
@@ -233,9 +242,10 @@ async function prepare(
   const query = parse(route.query, request.query ?? {}, 'query', errors)
   const body = route.upload === undefined ? parse(route.body, request.body ?? {}, 'body', errors) : undefined
   if (errors.length > 0) throw invalid(errors)
-  const controller = new AbortController()
-  request.raw.once('close', () => {
-    if (request.raw.destroyed && !request.raw.complete) controller.abort(new Error('the caller has gone'))
+  const gone = new AbortController()
+  // The answer's stream tells it: the request's own is closed as soon as its body has been read.
+  reply.raw.once('close', () => {
+    if (!reply.raw.writableFinished) gone.abort(new Error('the caller has gone'))
   })
   const upload = route.upload === undefined ? undefined : await uploadOf(request, route)
   return (requestKey) => ({
@@ -250,7 +260,7 @@ async function prepare(
     upload,
     requestId: request.id,
     requestKey,
-    signal: controller.signal,
+    signal: AbortSignal.any([gone.signal, options.draining]),
   })
 }
 
