@@ -15,8 +15,6 @@ import { ReadableStream as AdbReadableStream, type MaybeConsumable } from '@yume
 import type { AdbKeyPair } from './adb-key.ts'
 import { openTcp } from './tcp-connection.ts'
 
-export { escapeArg } from '@yume-chan/adb'
-
 /** An error of a conversation with a phone; `code` is stable. */
 export class AdbError extends Error {
   readonly code: 'unreachable' | 'unauthorized' | 'closed' | 'command_failed' | 'install_failed' | 'too_large'
@@ -107,11 +105,25 @@ function credentials(keys: readonly AdbKeyPair[]): AdbCredentialStore {
   }
 }
 
+/**
+ * A phone that dies between a request and its answer never answers, and the library waits for ever: whatever is asked ends
+ * with the connection.
+ */
+function whileConnected(adb: Adb): <T>(work: Promise<T>) => Promise<T> {
+  const lost = Promise.withResolvers<never>()
+  const hungUp = () => lost.reject(new AdbError('closed', 'the phone has hung up'))
+  adb.disconnected.then(hungUp, hungUp)
+  // Nobody may be asking when it happens.
+  lost.promise.catch(() => undefined)
+  return (work) => Promise.race([work, lost.promise])
+}
+
 function session(adb: Adb): AdbSession {
+  const connected = whileConnected(adb)
   const shell = async (line: string): Promise<ShellResult> => {
     const service = adb.subprocess.shellProtocol
     if (service === undefined) throw new AdbError('command_failed', 'the phone does not speak shell_v2')
-    return service.spawnWaitText(line)
+    return connected(service.spawnWaitText(line))
   }
   const exec = async (argv: readonly string[], limitBytes: number): Promise<Buffer> => {
     const process = await adb.subprocess.noneProtocol.spawn(quote(argv))
@@ -131,19 +143,12 @@ function session(adb: Adb): AdbSession {
     adb,
     run: (argv) => shell(quote(argv)),
     shell,
-    exec: (argv, { limitBytes = 64 * 1024 * 1024 } = {}) => exec(argv, limitBytes),
-    getProp: (name) => adb.getProp(name),
-    screencap: () => exec(['screencap', '-p'], 64 * 1024 * 1024),
-    push: async (source, path) => {
-      const sync = await adb.sync()
-      try {
-        await sync.write({ filename: path, file: fromNode(source), permission: 0o644 })
-      } finally {
-        await sync.dispose()
-      }
-    },
+    exec: (argv, { limitBytes = 64 * 1024 * 1024 } = {}) => connected(exec(argv, limitBytes)),
+    getProp: (name) => connected(adb.getProp(name)),
+    screencap: () => connected(exec(['screencap', '-p'], 64 * 1024 * 1024)),
+    push: (source, path) => connected(push(adb, source, path)),
     pull: (path) => pull(adb, path),
-    install: (apk, sizeBytes) => install(adb, apk, sizeBytes),
+    install: (apk, sizeBytes) => connected(install(adb, apk, sizeBytes)),
     close: () => adb.close(),
     [Symbol.asyncDispose]: () => adb.close(),
   }
@@ -151,6 +156,15 @@ function session(adb: Adb): AdbSession {
 
 function quote(argv: readonly string[]): string {
   return argv.map(escapeArg).join(' ')
+}
+
+async function push(adb: Adb, source: Readable, path: string): Promise<void> {
+  const sync = await adb.sync()
+  try {
+    await sync.write({ filename: path, file: fromNode(source), permission: 0o644 })
+  } finally {
+    await sync.dispose()
+  }
 }
 
 function pull(adb: Adb, path: string): Readable {
