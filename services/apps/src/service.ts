@@ -20,7 +20,9 @@ export const apps = defineService<typeof AppsSettings, AppsSchema>({
   name: 'apps',
   settings: AppsSettings,
   migrations: new URL('./db/migrations/', import.meta.url),
-  start: async ({ settings, database, outbox, leases, blobs, client, clock, ids, log, metrics, closing }) => {
+  start: async (context) => {
+    const { settings, database, outbox, leases, blobs, client, clock, crash, ids, log, metrics, closing } =
+      context
     const telemetry = openTelemetry(log, metrics, { waiting: () => watch.size })
     const session = { url: database.directUrl, log }
     const wakes = closing.add('wake-ups', notifier({ ...session, applicationName: 'apps wake-ups' }))
@@ -34,7 +36,7 @@ export const apps = defineService<typeof AppsSettings, AppsSchema>({
       wakes.notify(channel)
     }
     const store = new AppService({
-      ...{ database, blobs, ids, telemetry },
+      ...{ database, blobs, ids, telemetry, crash },
       maxApkBytes: settings.APPS_MAX_APK_BYTES,
     })
     const wait = (id: string, timeoutMs: number) => watch.wait(id, timeoutMs)

@@ -4,6 +4,7 @@ import type { BlobDraft, BlobStore } from '@cloudphone/blobs/blob-store'
 import { type Caller, may } from '@cloudphone/contracts/access'
 import type { AppId, Ids, TenantId } from '@cloudphone/contracts/id'
 import type { Database } from '@cloudphone/db/database'
+import type { CrashPoints } from '@cloudphone/observe/crash-point'
 import { common, ProblemError } from '@cloudphone/runtime/problem'
 import { deleteApp, findApp, findAppByBytes, insertApp, listApps, lockApp } from '../db/app-repo.ts'
 import { countLive } from '../db/installation-repo.ts'
@@ -27,19 +28,23 @@ export class AppService {
   readonly #blobs: BlobStore
   readonly #ids: Ids
   readonly #telemetry: Telemetry
+  readonly #crash: CrashPoints
   readonly #maxApkBytes: number
+  #lastDescription: Promise<unknown> = Promise.resolve()
 
   constructor(options: {
     database: Database<AppsSchema>
     blobs: BlobStore
     ids: Ids
     telemetry: Telemetry
+    crash: CrashPoints
     maxApkBytes: number
   }) {
     this.#database = options.database
     this.#blobs = options.blobs
     this.#ids = options.ids
     this.#telemetry = options.telemetry
+    this.#crash = options.crash
     this.#maxApkBytes = options.maxApkBytes
   }
 
@@ -114,12 +119,13 @@ export class AppService {
     const key = { tenantId: caller.tenantId, sha256: draft.sha256 }
     const known = await findAppByBytes(this.#database.kysely, key)
     if (known !== undefined) return await this.#again(known, draft)
-    const info = await describeApk(draft.path)
+    const info = await this.#describe(draft.path)
     // The bytes before the row: whoever sees the app can have it. After a crash between them the sweep clears up, for
     // which the id tells when it was minted.
     const id = this.#ids.next<'app'>()
     const hasIcon = await this.#keepIcon(id, info)
     await draft.commit(apkKey(id))
+    await this.#crash.reach('apps.blobs_kept')
     const row = await insertApp(this.#database.kysely, {
       ...{ id, tenant_id: caller.tenantId, uploaded_by: caller.userId, has_icon: hasIcon },
       ...{ package_name: info.packageName, label: info.label, permissions: [...info.permissions] },
@@ -134,6 +140,13 @@ export class AppService {
       sizeBytes: row.size_bytes,
     })
     return row
+  }
+
+  /** One at a time: a hostile APK may make us hold a table of 96 MiB, and a hundred of them at once would be the end. */
+  async #describe(path: string): Promise<ApkInfo> {
+    const description = this.#lastDescription.then(() => describeApk(path))
+    this.#lastDescription = description.catch(() => undefined) // thrown to its own caller, below
+    return await description
   }
 
   /** The bytes are put in place again: that mends an app whose blob was lost, and does no harm to any other. */

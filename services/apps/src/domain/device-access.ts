@@ -10,7 +10,7 @@ export type DeviceAccess = ResultOf<typeof CheckAccess>
 
 /**
  * The caller's right to a phone that runs.
- * @throws ProblemError of the devices service (`device_not_found`, `not_allocated`, `service_unavailable`), or
+ * @throws ProblemError of the devices service (`device_not_found`, `device_forbidden`, `not_allocated`, `service_unavailable`), or
  * `device_not_running`.
  */
 export async function accessRunning(

@@ -26,9 +26,8 @@ export function appRoutes(apps: AppService, installations: InstallationService):
       return undefined
     }),
     bind(api.GetApk, async ({ params, query }) => {
-      const bytes = await apps.apk(params.appId)
       if (query.installationId !== undefined) await installations.began(query.installationId, params.appId)
-      return bytes
+      return await apps.apk(params.appId)
     }),
   ]
 }

@@ -70,7 +70,11 @@ export function callerOf(role: Role = 'member', tenantId: TenantId = systemIds.n
   return { userId: systemIds.next<'user'>(), tenantId, role, sessionId: 'test' }
 }
 
-export async function openTown(env: Record<string, string> = {}): Promise<Town> {
+/** `crash` arms crash points; `env` are settings. */
+export async function openTown(
+  env: Record<string, string> = {},
+  crash = crashPoints(undefined),
+): Promise<Town> {
   const log = silentLog()
   const closing = new ClosingStack(log)
   const blobFolder = await mkdtemp(join(tmpdir(), 'apps-town-'))
@@ -82,7 +86,6 @@ export async function openTown(env: Record<string, string> = {}): Promise<Town> 
     schema: 'bus',
   })
   closing.defer('database of the bus', () => ofBus.drop())
-  const crash = crashPoints(undefined)
   const metrics = openMetrics('bus')
   const bus = closing.add('bus', openEmbeddedBus({ url: ofBus.url, log, metrics, crash }))
   await bus.declare()
