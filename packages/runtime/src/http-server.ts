@@ -101,6 +101,9 @@ export async function openHttpServer(
     keepAliveTimeout: 65_000,
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 200 },
+    // What is refused before a route is found, such as a URL that cannot be decoded.
+    frameworkErrors: (error, request, reply) =>
+      void sendProblem(translate(error), request, reply, options.log),
     genReqId: (raw) => {
       const given = raw.headers['x-request-id']
       return typeof given === 'string' && /^[\w.-]{8,64}$/.test(given) ? given : randomUUID()
@@ -128,8 +131,23 @@ export async function openHttpServer(
   // A request that waits must not hold up the drain: it is answered with how things stand.
   const draining = new AbortController()
   app.addHook('preClose', async () => draining.abort(new Error('the service is stopping')))
+  closeWhatGetsIdle(app)
   for (const binding of bindings) addRoute(app, binding, { ...options, draining: draining.signal })
   return app
+}
+
+const idleLookMs = 50
+
+/**
+ * Fastify closes the connections that are idle when its close begins. One that is still answering then would be kept
+ * alive after its answer, and would hold up the close for the 65 s of `keepAliveTimeout`.
+ */
+function closeWhatGetsIdle(app: FastifyInstance): void {
+  app.addHook('preClose', async () => {
+    if (!app.server.listening) return
+    const looking = setInterval(() => app.server.closeIdleConnections(), idleLookMs)
+    app.server.once('close', () => clearInterval(looking))
+  })
 }
 
 function refuseOtherMediaTypes(app: FastifyInstance): void {

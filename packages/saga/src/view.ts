@@ -15,6 +15,8 @@ export interface SagaQuery {
   readonly status?: SagaStatus | undefined
   readonly type?: string | undefined
   readonly userId?: string | undefined
+  /** Those of this tenant, and those of no tenant. */
+  readonly tenantId?: string | undefined
   readonly subject?: string | undefined
   readonly limit: number
   /** The last saga of the page before: its `createdAt` as it was shown, and its id. */
@@ -81,12 +83,13 @@ export async function readProgress(
 export async function readPage(
   db: QueryExecutorProvider,
   definitions: Definitions,
-  { status, type, userId, subject, limit, after }: SagaQuery,
+  { status, type, userId, tenantId, subject, limit, after }: SagaQuery,
 ): Promise<SagaView[]> {
   const conditions = [
     status !== undefined && sql`s.status = ${status}`,
     type !== undefined && sql`s.saga_type = ${type}`,
     userId !== undefined && sql`s.user_id = ${userId}`,
+    tenantId !== undefined && sql`(s.tenant_id is null or s.tenant_id = ${tenantId})`,
     subject !== undefined && sql`s.subject = ${subject}`,
     after !== undefined &&
       sql`(s.created_at, s.saga_id) < (${after.createdAt}::timestamptz, ${after.sagaId})`,

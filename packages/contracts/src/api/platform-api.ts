@@ -1,6 +1,6 @@
 /* What every service serves in the same way, and what the gateway makes of it. */
 import { z } from 'zod'
-import { SagaId } from '../id.ts'
+import { SagaId, TenantId } from '../id.ts'
 import { item, list, PageQuery, route } from '../route.ts'
 import { ServiceName } from '../services.ts'
 
@@ -118,7 +118,8 @@ export function platformRoutes(service: ServiceName) {
       path: '/internal/sagas',
       summary: 'Sagas of this service, newest first.',
       access: { kind: 'service' },
-      query: SagaQuery,
+      /** An operator sees his tenant's, as with a single saga. */
+      query: SagaQuery.extend({ tenantId: TenantId.optional() }),
       answer: list(SagaView),
     }),
     outbox: route({

@@ -47,7 +47,7 @@ export class Fleet {
     if (!mayAll && wanted.userId !== undefined && wanted.userId !== caller.userId) {
       throw common.forbidden({ permission: 'sagas:any' })
     }
-    const query = { ...wanted, ...(!mayAll && { userId: caller.userId }) }
+    const query = { ...wanted, tenantId: caller.tenantId, ...(!mayAll && { userId: caller.userId }) }
     const running = statefulServices.filter((name) => services[name].sagas.length > 0)
     const pages = await Promise.all(
       running.map((name) => this.#client.call(platformRoutes(name).listSagas, { query: defined(query) })),

@@ -45,6 +45,19 @@ test('50 reservations at the same time take exactly what the quota allows', asyn
   }
 })
 
+test('nobody reserves for a user of another tenant', async () => {
+  const [account, stranger] = [
+    await somebody(),
+    await room.account('stranger@example.com', 'admin', 'elsewhere'),
+  ]
+  const asked = { ...wanted(account), tenantId: stranger.tenantId }
+  await expect(room.quotas.reserve(asked)).rejects.toMatchObject({ status: 404, code: 'user_not_found' })
+  expect(await usedBy(account)).toMatchObject({ devices: 0 })
+  expect(await room.quotas.reserve({ ...asked, tenantId: account.tenantId })).toMatchObject({
+    state: 'reserved',
+  })
+})
+
 test('whatever is reserved, committed and released in whatever order, no limit is passed and the counters add up', async () => {
   const act = fc.record({
     what: fc.constantFrom(

@@ -1,5 +1,5 @@
 import type { Caller } from '@cloudphone/contracts/access'
-import type { UserId } from '@cloudphone/contracts/id'
+import type { TenantId, UserId } from '@cloudphone/contracts/id'
 import type { Database } from '@cloudphone/db/database'
 import { findAccount } from '../db/account-repo.ts'
 import {
@@ -24,6 +24,8 @@ import { exceededBy, type Portion, type Quota, type QuotaLimits, type Reservatio
 interface WantedReservation extends Portion {
   readonly reservationId: string
   readonly userId: UserId
+  /** The tenant in whose name it is asked for; users of others do not exist there. */
+  readonly tenantId?: TenantId | undefined
   readonly ttlSeconds: number
 }
 
@@ -74,9 +76,10 @@ export class QuotaService {
    * `reservation_conflict` when the id was reserved with other figures.
    */
   async reserve(wanted: WantedReservation): Promise<Reservation> {
-    const { reservationId, userId } = wanted
-    // Accounts are never deleted, so this stays true, and the reservation's foreign key holds.
-    if ((await findAccount(this.#database.kysely, userId)) === undefined) {
+    const { reservationId, userId, tenantId } = wanted
+    // Accounts are never deleted and never change their tenant, so this stays true, and the reservation's foreign key holds.
+    const account = await findAccount(this.#database.kysely, userId)
+    if (account === undefined || (tenantId !== undefined && account.tenantId !== tenantId)) {
       throw problems.user_not_found({ userId })
     }
     const outcome = await this.#take(wanted).catch((error: unknown) => {
