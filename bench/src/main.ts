@@ -1,0 +1,9 @@
+import { runProgram } from './harness/program.ts'
+import { journey } from './suites/journey.ts'
+import { phone } from './suites/phone.ts'
+
+/** `npm run bench -- NAME`. A new suite is a file in suites/ and a line here. */
+process.exitCode = await runProgram(
+  { command: 'npm run bench', suites: { journey, phone } },
+  process.argv.slice(2),
+)
