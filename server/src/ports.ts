@@ -3,7 +3,7 @@ import { portOf } from '@cloudphone/runtime/host'
 import type { AnyService } from '@cloudphone/runtime/service'
 
 /** A port that somebody else listens on; says which service wanted it and what to do. */
-export class PortInUse extends Error {
+class PortInUse extends Error {
   constructor(service: string, host: string, port: number) {
     super(
       `Port ${port} on ${host} (for ${service}) is in use. Stop what listens there, or choose others with --port-base.`,

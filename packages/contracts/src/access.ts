@@ -33,7 +33,7 @@ const memberRights: readonly Permission[] = [
 ]
 
 /** Roles as data: the one table that says who may do what. */
-export const rights: Readonly<Record<Role, ReadonlySet<Permission>>> = {
+const rights: Readonly<Record<Role, ReadonlySet<Permission>>> = {
   member: new Set(memberRights),
   operator: new Set([
     ...memberRights,

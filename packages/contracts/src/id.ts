@@ -10,7 +10,6 @@ export type DeviceId = Id<'device'>
 export type AllocationId = Id<'allocation'>
 export type AppId = Id<'app'>
 export type InstallationId = Id<'installation'>
-export type EventId = Id<'event'>
 export type NodeId = Id<'node'>
 
 /** A lower-case UUID of any version, branded. Upper-case input is folded, so that one thing has one spelling. */

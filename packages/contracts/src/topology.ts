@@ -81,17 +81,3 @@ export const subscriptions: readonly Subscription[] = [
     'informational',
   ),
 ]
-
-const byName = new Map(events.map((event) => [event.name, event]))
-
-/** The definition of an event by its name; undefined for a name that this release does not know. */
-export function eventNamed(name: string): EventDefinition | undefined {
-  return byName.get(name)
-}
-
-/** The queues that hear an event. Empty for an event that nobody subscribes to. */
-export function queuesOf(eventName: string): readonly string[] {
-  return subscriptions
-    .filter((one) => one.events.some((event) => event.name === eventName))
-    .map((one) => one.queue)
-}

@@ -1,7 +1,7 @@
 import { common, ProblemError } from './problem.ts'
 
 /** A place in a list that is sorted by id, newest first: the id of the last item shown. */
-export function encodeCursor(lastId: string): string {
+function encodeCursor(lastId: string): string {
   return Buffer.from(lastId).toString('base64url')
 }
 

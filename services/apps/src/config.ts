@@ -6,7 +6,7 @@ export const AppsSettings = z.object({
   /** The largest APK that may be uploaded. */
   APPS_MAX_APK_BYTES: z.coerce.number().int().min(1).max(twoGiB).default(twoGiB),
   /** An installation that nobody has ended after so long has failed. */
-  APPS_INSTALL_TIMEOUT_MINUTES: z.coerce.number().int().min(1).max(1440).default(15),
+  APPS_INSTALL_TIMEOUT_MINUTES: z.coerce.number().int().min(1).max(1440).default(35),
   /** How often installations are looked at for that. */
   APPS_WATCHDOG_EVERY_MS: z.coerce.number().int().min(100).default(15_000),
   /** How often the blobs are compared with the rows. */

@@ -4,7 +4,7 @@ import { SagaId, TenantId } from '../id.ts'
 import { item, list, PageQuery, route } from '../route.ts'
 import { ServiceName } from '../services.ts'
 
-export const SagaStatus = z.enum([
+const SagaStatus = z.enum([
   'RUNNING',
   'COMPENSATING',
   'COMPLETED',
@@ -66,14 +66,14 @@ export type InvariantReport = z.infer<typeof InvariantReport>
 export const Claim = z.object({ kind: z.string(), id: z.string(), detail: z.string() })
 export type Claim = z.infer<typeof Claim>
 
-export const OutboxStatistics = z.object({
+const OutboxStatistics = z.object({
   pending: z.int(),
   failed: z.int(),
   published: z.int(),
   lagSeconds: z.number(),
 })
 
-export const DeadLetter = z.object({
+const DeadLetter = z.object({
   id: z.string(),
   queue: z.string(),
   eventId: z.string(),

@@ -114,7 +114,7 @@ export const GetUser = route({
   answer: item(User),
 })
 
-export const Quota = z.object({
+const Quota = z.object({
   userId: UserId,
   limits: z.object({ maxDevices: z.int(), maxCpu: z.int(), maxMemory: z.int(), maxStorage: z.int() }),
   used: z.object({ devices: z.int(), cpu: z.int(), memory: z.int(), storage: z.int() }),
@@ -148,7 +148,7 @@ export const SetQuota = route({
   answer: item(Quota),
 })
 
-export const ApiKey = z.object({
+const ApiKey = z.object({
   id: z.guid(),
   name: z.string(),
   /** The first characters, to recognise it by. */

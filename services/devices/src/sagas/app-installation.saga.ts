@@ -60,6 +60,7 @@ async function install(
   const apk = checkedApk(input)
   const body = await deps.client.stream(GetApk, {
     params: { appId },
+    query: { installationId: input.installationId },
     signal,
     timeoutMs: INSTALL_TIMEOUT_MS,
   })
