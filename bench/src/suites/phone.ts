@@ -62,7 +62,7 @@ class Host implements AsyncDisposable {
     })
     await log.close()
     // It tells on standard output, in one line, that it listens.
-    await Promise.race([once(child.stdout, 'data'), once(child, 'exit')])
+    if (child.stdout !== null) await Promise.race([once(child.stdout, 'data'), once(child, 'exit')])
     if (child.exitCode !== null || child.pid === undefined)
       throw new Error(`the phone host did not start:\n${await readFile(join(folder, 'log'), 'utf8')}`)
     return new Host(child, child.pid, folder, openPhoneHost({ socketPath }))
