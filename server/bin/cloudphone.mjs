@@ -2,7 +2,15 @@
 // Runs on whatever Node there is (20 or newer) and hands over to the Node that came with npm ci, which runs TypeScript.
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import module from 'node:module'
 import { fileURLToPath } from 'node:url'
+
+// What was compiled once is not compiled again: a later start takes a third less CPU time (2.2 s, 1.5 s), the phone host,
+// which inherits the variable, less than half (0.8 s, 0.35 s). Not writable: no cache, and no error.
+process.env.NODE_COMPILE_CACHE ??= fileURLToPath(
+  new URL('../../node_modules/.cache/cloudphone', import.meta.url),
+)
+module.enableCompileCache?.(process.env.NODE_COMPILE_CACHE)
 
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
 const runsTypeScript = major > 23 || (major === 23 && minor >= 6)
