@@ -1,6 +1,7 @@
 import { StopForShutdown } from '@cloudphone/contracts/api/devices-api'
 import type { Logger } from '@cloudphone/observe/log'
 import { ClosingStack } from '@cloudphone/runtime/closing'
+import { readSettings } from '@cloudphone/runtime/config'
 import { type RunningService, startService } from '@cloudphone/runtime/host'
 import type { AnyService } from '@cloudphone/runtime/service'
 import { openServiceClient } from '@cloudphone/runtime/service-client'
@@ -8,7 +9,7 @@ import { openServiceTokens } from '@cloudphone/runtime/tokens'
 import { type OpenPlatform, openPlatform } from './platform/platform.ts'
 import { checkPorts } from './ports.ts'
 import { selected } from './roster.ts'
-import { readSecrets, type Secrets } from './secrets.ts'
+import { readSecrets, type Secrets, serviceEnv } from './secrets.ts'
 import type { Settings } from './settings.ts'
 
 /** A platform that runs. */
@@ -25,6 +26,7 @@ export async function startServer(settings: Settings, log: Logger): Promise<Runn
   const roster = selected(settings.services)
   await checkPorts(roster, settings.host, settings.portBase)
   const secrets = await readSecrets(settings)
+  checkSettings(roster, settings, secrets)
   const opened = await openPlatform(settings, secrets, log)
   const running = new ClosingStack(log)
   const services: RunningService[] = []
@@ -46,7 +48,7 @@ export async function startServer(settings: Settings, log: Logger): Promise<Runn
       if (failed !== undefined) throw failed.reason
     }
   } catch (error) {
-    await closeAll(running, opened, 'keep', log)
+    await closeAll(running, opened, 'take back', log)
     throw error
   }
   return {
@@ -60,15 +62,21 @@ export async function startServer(settings: Settings, log: Logger): Promise<Runn
   }
 }
 
+/** Reads every service's settings before anything is started, so that a wrong one costs nothing. @throws SettingError */
+function checkSettings(roster: readonly AnyService[], settings: Settings, secrets: Secrets): void {
+  for (const service of roster) readSettings(service.settings, serviceEnv(settings, secrets))
+}
+
 async function closeAll(
   running: ClosingStack,
   opened: OpenPlatform,
-  phones: 'stop' | 'keep',
+  phones: 'stop' | 'keep' | 'take back',
   log: Logger,
 ): Promise<void> {
   await running.close().catch((error: unknown) => log.error({ event: 'server.drain_failed', err: error }))
   if (phones === 'stop') await opened.phoneHost?.stop()
-  else await opened.phoneHost?.leave()
+  else if (phones === 'keep') await opened.phoneHost?.leave()
+  else await opened.phoneHost?.takeBack()
   await opened.close()
 }
 

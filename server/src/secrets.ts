@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir, open, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Env } from '@cloudphone/runtime/config'
 import { z } from 'zod'
 import type { Settings } from './settings.ts'
 
@@ -40,6 +41,15 @@ export async function readSecrets(settings: Settings): Promise<Secrets> {
   const admin = { email: email ?? defaultEmail, password: randomBytes(18).toString('base64url') }
   await writeSecret(credentialsPath, admin)
   return { admin, adminIsNew: true, serviceSecret }
+}
+
+/** The environment as services read it: with the account that the first start has made, or was given. */
+export function serviceEnv(settings: Settings, { admin }: Secrets): Env {
+  return {
+    ...settings.env,
+    CLOUDPHONE_ADMIN_EMAIL: admin.email,
+    CLOUDPHONE_ADMIN_PASSWORD: admin.password,
+  }
 }
 
 const defaultEmail = 'admin@cloudphone.local'

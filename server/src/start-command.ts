@@ -14,7 +14,7 @@ interface Flags {
 
 const settingsHelp = `
 Settings by environment (flags win):
-  CLOUDPHONE_DATA_DIR        where everything is kept (default .cloudphone)
+  CLOUDPHONE_DATA_DIR        where everything is kept; also --data-dir (default .cloudphone)
   CLOUDPHONE_PORT_BASE       port of the gateway; the services follow on the next ones (default 30000)
   CLOUDPHONE_HOST            address to listen on (default 127.0.0.1)
   CLOUDPHONE_SERVICES        all, or names with commas between them (default all)
@@ -43,6 +43,8 @@ export function startCommand(): Command {
 async function start(flags: Flags): Promise<number> {
   let settings: Settings
   let server: RunningServer
+  // Listened for from the beginning: Ctrl-C during the start must not leave PostgreSQL and the phone host behind.
+  const signalled = firstSignal()
   try {
     settings = readServerSettings({ ...process.env, ...fromFlags(flags) }, process.cwd())
     const { startServer } = await import('./run.ts')
@@ -56,7 +58,7 @@ async function start(flags: Flags): Promise<number> {
   const url = urlOf(server, settings)
   await announce(settings.dataDir, { pid: process.pid, url })
   greet(server, settings, url)
-  const signal = await firstSignal()
+  const signal = await signalled
   process.stdout.write(
     signal === 'SIGINT' ? 'Stopping phones and services ...\n' : 'Stopping services; phones stay ...\n',
   )

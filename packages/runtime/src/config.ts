@@ -25,5 +25,11 @@ export function readSettings<Schema extends z.ZodObject>(schema: Schema, env: En
   if (result.success) return result.data
   const issue = result.error.issues[0]
   const name = String(issue?.path[0] ?? '')
-  throw new SettingError(`Setting ${name}=${given[name] ?? ''} is wrong: ${issue?.message ?? 'not allowed'}`)
+  const shown = isSecret(name) ? name : `${name}=${given[name] ?? ''}`
+  throw new SettingError(`Setting ${shown} is wrong: ${issue?.message ?? 'not allowed'}`)
+}
+
+/** What may be, or hold, a password stays out of logs and terminals, even when it is wrong. */
+function isSecret(name: string): boolean {
+  return /PASSWORD|SECRET|TOKEN|KEY|URL/.test(name)
 }

@@ -13,6 +13,8 @@ export interface PhoneHostSupervisor {
   stop(): Promise<void>
   /** Stops watching and leaves it and its phones running. */
   leave(): Promise<void>
+  /** For a start that failed: ends it when it was started here, leaves it when it was found. */
+  takeBack(): Promise<void>
 }
 
 const watchEveryMs = 500
@@ -35,11 +37,12 @@ export async function supervisePhoneHost(options: {
   const logPath = join(directory, 'phone-host.log')
   const ended = new AbortController()
 
-  const ensure = async () => {
-    if (await answers(client)) return
+  const ensure = async (): Promise<'found' | 'launched'> => {
+    if (await answers(client)) return 'found'
     const child = await launch({ directory, socketPath, logPath })
     log.info({ event: 'phone_host.launched', pid: child.pid })
     await becomesReady({ client, child, clock, logPath })
+    return 'launched'
   }
 
   const watch = async () => {
@@ -53,7 +56,7 @@ export async function supervisePhoneHost(options: {
     }
   }
 
-  await ensure()
+  const how = await ensure()
   const watching = watch()
   let closed: Promise<void> | undefined
   const close = async (end: () => Promise<void>) => {
@@ -62,17 +65,15 @@ export async function supervisePhoneHost(options: {
     await end()
     await client.close()
   }
-  return {
-    socketPath,
-    leave: () => {
-      closed ??= close(async () => undefined)
-      return closed
-    },
-    stop: () => {
-      closed ??= close(() => client.shutdown())
-      return closed
-    },
+  const leave = () => {
+    closed ??= close(async () => undefined)
+    return closed
   }
+  const stop = () => {
+    closed ??= close(() => client.shutdown())
+    return closed
+  }
+  return { socketPath, leave, stop, takeBack: how === 'launched' ? stop : leave }
 }
 
 async function answers(client: PhoneHostClient): Promise<boolean> {

@@ -19,7 +19,7 @@ import { openMetrics } from '@cloudphone/observe/metrics'
 import { staticRegistry } from '@cloudphone/registry/registry'
 import { ClosingStack } from '@cloudphone/runtime/closing'
 import type { Platform } from '@cloudphone/runtime/platform'
-import type { Secrets } from '../secrets.ts'
+import { type Secrets, serviceEnv } from '../secrets.ts'
 import type { Settings } from '../settings.ts'
 import { type PhoneHostSupervisor, supervisePhoneHost } from './phone-host.ts'
 
@@ -59,7 +59,7 @@ async function open(
   // The database first: its lock tells whether another platform runs on this data directory.
   const database = await openDatabases(settings, log, closing, notes)
   const phoneHost = settings.services.includes('devices') ? await openPhones(settings, log) : undefined
-  if (phoneHost !== undefined) closing.defer('phone host', () => phoneHost.leave())
+  if (phoneHost !== undefined) closing.defer('phone host', () => phoneHost.takeBack())
   const blobs = await openDirectoryStore(join(settings.dataDir, 'blobs'))
   closing.add('blobs', blobs)
   const crash = crashPoints(settings.crashPoints)
@@ -72,9 +72,7 @@ async function open(
     close: () => closing.close(),
     platform: {
       env: {
-        ...settings.env,
-        CLOUDPHONE_ADMIN_EMAIL: secrets.admin.email,
-        CLOUDPHONE_ADMIN_PASSWORD: secrets.admin.password,
+        ...serviceEnv(settings, secrets),
         ...(phoneHost !== undefined && { DEVICES_PHONE_HOST_SOCKET: phoneHost.socketPath }),
       },
       log,
