@@ -1,67 +1,63 @@
+import { GetSaga } from '@cloudphone/contracts/api/platform-api'
+import * as api from '@cloudphone/contracts/api/scheduler-api'
 import { DeviceFailed, DeviceStarted } from '@cloudphone/contracts/events/device-events'
-import { type AllocationId, systemIds } from '@cloudphone/contracts/id'
+import { systemIds } from '@cloudphone/contracts/id'
 import type { RunningService } from '@cloudphone/runtime/host'
+import { openTown, type Town } from '@cloudphone/testing/town'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { scheduler } from './service.ts'
+import { type DevicesDoor, openDevicesDoor } from './testing/devices-door.ts'
 import { callerOf, factsOf } from './testing/room.ts'
-import { openTown, type Town } from './testing/town.ts'
 
 let town: Town
-let instances: readonly RunningService[]
+let door: DevicesDoor
+let instances: readonly [RunningService, RunningService]
 beforeEach(async () => {
-  town = await openTown()
-  instances = [await town.start(), await town.start()]
+  town = await openTown({ env: { SCHEDULER_EXPIRY_EVERY_MS: '100' } })
+  door = await openDevicesDoor(town.serviceTokens)
+  town.closing.defer('devices', async () => await door[Symbol.asyncDispose]())
+  await town.platform.registry.register('devices', door.address)
+  instances = [await town.start(scheduler), await town.start(scheduler)]
 })
-afterEach(() => town[Symbol.asyncDispose]())
+afterEach(() => town.close())
 
 async function addPhone() {
   const id = systemIds.next<'device'>()
-  town.door.phones.set(id, { id, running: true, fence: 0, allocationId: null, userId: null })
+  door.phones.set(id, { id, running: true, fence: 0, allocationId: null, userId: null })
   const payload = { ...factsOf(id), startedAt: new Date().toISOString() }
-  await town.publish(DeviceStarted, { subject: id, version: 1, payload })
-  await town.bus.idle()
+  await town.publish(DeviceStarted, { aggregateId: id, version: 1, payload })
+  await town.drain()
   return id
 }
 
-interface Shown {
-  sagaId: string
-  allocation: { id: AllocationId; fence: number }
-}
-const dataOf = (answer: { body: Record<string, unknown> }) => answer.body.data as Shown
-
 test('two instances, real bus and HTTP: a phone comes, is held, fails and is taken back, and it is told', async () => {
-  const [one, two] = [instances[0]!, instances[1]!]
+  const [one, two] = instances
   const deviceId = await addPhone()
-  const caller = callerOf()
-  const request = { method: 'POST', path: '/api/allocations', body: { durationMinutes: 5 }, key: 'first' }
-  const accepted = await town.ask(one, caller, request)
-  expect(accepted.status).toBe(202)
-  expect(await town.ask(two, caller, request)).toEqual(accepted)
-  const { sagaId, allocation } = dataOf(accepted)
-  const ended = await town.ask(two, caller, { method: 'GET', path: `/api/sagas/${sagaId}?wait=10` })
-  expect(dataOf(ended)).toMatchObject({ status: 'COMPLETED', type: 'allocation_grant' })
-  const path = `/api/allocations/${allocation.id}`
-  expect(dataOf(await town.ask(two, caller, { method: 'GET', path }))).toMatchObject({
-    status: 'ACTIVE',
-    deviceId,
+  const as = callerOf()
+  const wish = { as, key: 'first', body: { durationMinutes: 5 } }
+  const accepted = await town.call(api.CreateAllocation, { ...wish, at: one })
+  expect(await town.call(api.CreateAllocation, { ...wish, at: two })).toEqual(accepted)
+  const { sagaId, allocation } = accepted
+  const ended = await town.call(GetSaga, { as, at: two, params: { sagaId }, query: { wait: 10 } })
+  expect(ended).toMatchObject({ status: 'COMPLETED', type: 'allocation_grant' })
+  const params = { allocationId: allocation.id }
+  expect(await town.call(api.GetAllocation, { as, at: two, params })).toMatchObject({
+    ...{ status: 'ACTIVE', deviceId },
   })
 
-  town.door.phones.get(deviceId)!.running = false
+  door.phones.get(deviceId)!.running = false
   const at = new Date().toISOString()
   const facts = factsOf(deviceId, { allocationId: allocation.id, fence: allocation.fence })
   const payload = { ...facts, reason: 'Docker container crashed', startedAt: at, failedAt: at }
-  await town.publish(DeviceFailed, { subject: deviceId, version: 2, payload })
-  await town.bus.idle()
-  const now = dataOf(await town.ask(one, caller, { method: 'GET', path }))
-  await town.ask(one, caller, { method: 'GET', path: `/api/sagas/${now.sagaId}?wait=10` })
-  const list = await town.ask(one, caller, { method: 'GET', path: `/api/allocations/user/${caller.userId}` })
-  expect(list.body).toMatchObject({
-    data: [{ status: 'RELEASED', reason: 'device_failed' }],
-    page: { nextCursor: null },
+  await town.publish(DeviceFailed, { aggregateId: deviceId, version: 2, payload })
+  await town.drain()
+  const list = await town.call(api.ListUserAllocations, { as, at: one, params: { userId: as.userId } })
+  expect(list).toMatchObject({
+    items: [{ status: 'RELEASED', reason: 'device_failed' }],
+    nextCursor: null,
   })
 
-  await instances[0]!.drain()
-  await instances[1]!.drain()
-  const queues = await town.bus.statistics()
+  const queues = await town.platform.bus.statistics()
   const ready = (name: string) => queues.find(({ queue }) => queue === name)?.ready
   expect([ready('billing.allocation-activated'), ready('billing.allocation-released')]).toEqual([1, 1])
   const metrics = await Promise.all(
@@ -75,14 +71,14 @@ test('two instances, real bus and HTTP: a phone comes, is held, fails and is tak
 
 test('two instances never give one phone to two people', async () => {
   const phones = await Promise.all(Array.from({ length: 5 }, addPhone))
-  const answers = await Promise.all(
+  const answers = await Promise.allSettled(
     Array.from({ length: 20 }, (_, n) =>
-      town.ask(instances[n % 2]!, callerOf(), { method: 'POST', path: '/api/allocations', body: {} }),
+      town.call(api.CreateAllocation, { as: callerOf(), at: instances[n % 2]!, body: {} }),
     ),
   )
-  const given = answers
-    .filter(({ status }) => status === 202)
-    .map((answer) => (answer.body.data as { allocation: { deviceId: string } }).allocation.deviceId)
+  const given = answers.flatMap((one) => (one.status === 'fulfilled' ? [one.value.allocation.deviceId] : []))
   expect(given.sort()).toEqual([...phones].sort())
-  expect(answers.filter(({ body }) => body.code === 'no_device_available')).toHaveLength(15)
+  const refused = answers.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []))
+  expect(refused).toHaveLength(15)
+  for (const reason of refused) expect(reason).toMatchObject({ code: 'no_device_available' })
 })
