@@ -1,13 +1,10 @@
-/**
- * Numbers in [0, 1) that a seed decides: the same drill can be had again. mulberry32, 32 bits of state.
- * @see https://gist.github.com/tommyettinger/46a874533244883189143505d203312c
- */
+import { createHash } from 'node:crypto'
+
+/** Numbers in [0, 1) that a seed decides, so that the same drill can be had again: the nth is a hash of seed and n. */
 export function seededRandom(seed: number): () => number {
-  let state = seed >>> 0
+  let drawn = 0
   return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+    drawn += 1
+    return createHash('sha256').update(`${seed} ${drawn}`).digest().readUInt32BE(0) / 2 ** 32
   }
 }

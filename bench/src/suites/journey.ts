@@ -142,7 +142,7 @@ async function measureInstalls(
   const file = await sampleApk()
   const content = await openAsBlob(file)
   const upload = await timed(() => client.upload(UploadApp, { name: basename(file), content }))
-  const perSecond = 4
+  const perSecond = 2
   progress(`the app on ${ids.length} phones, ${perSecond} a second ...`)
   const installed = new Underway<number>()
   const answers = await openLoop({
