@@ -28,7 +28,9 @@ interface Claim {
   response: unknown
 }
 
-const busySeconds = 60
+// As long as a call between services may take. After kill -9 in the middle of a request, its caller waits so long; a
+// request that is merely slower meets its double under the same request_key, which finds what the first has started.
+const busySeconds = 10
 
 export function openIdempotency(database: Database<unknown>): Idempotency {
   const claim = async (
