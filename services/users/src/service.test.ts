@@ -1,58 +1,34 @@
 import { randomUUID } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { platformRoutes } from '@cloudphone/contracts/api/platform-api'
 import * as api from '@cloudphone/contracts/api/users-api'
-import { type RunningService, startService } from '@cloudphone/runtime/host'
-import { openServiceClient, type ServiceClient } from '@cloudphone/runtime/service-client'
-import { openServiceTokens } from '@cloudphone/runtime/tokens'
+import type { RunningService } from '@cloudphone/runtime/host'
+import type { ServiceClient } from '@cloudphone/runtime/service-client'
+import { ask as askAt } from '@cloudphone/testing/ask'
+import { openTown, type Town } from '@cloudphone/testing/town'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { users } from './service.ts'
-import { admin, openUsersPlatform, serviceSecret } from './testing/users-platform.ts'
 
-let folder: string
-let platform: Awaited<ReturnType<typeof openUsersPlatform>>
-let instances: RunningService[]
+const admin = { email: 'admin@example.com', password: 'a quite long secret' }
+
+let town: Town
+let instances: readonly RunningService[]
 let devices: ServiceClient
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'users-service-'))
-  platform = await openUsersPlatform(folder)
-  instances = await Promise.all([
-    startService(users, platform),
-    startService(users, platform, { instance: 1 }),
-  ])
-  devices = openServiceClient({
-    self: 'devices',
-    registry: platform.registry,
-    serviceTokens: openServiceTokens({ secret: serviceSecret, now: () => new Date() }),
-  })
-})
-afterAll(async () => {
-  await devices?.close()
-  await Promise.all(instances?.map((instance) => instance.close()) ?? [])
-  await platform?.[Symbol.asyncDispose]()
-  await rm(folder, { recursive: true, force: true })
-})
-
-async function ask(
-  instance: number,
-  method: string,
-  path: string,
-  options: { token?: string; body?: unknown } = {},
-) {
-  const response = await fetch(`${instances[instance]!.address}${path}`, {
-    method,
-    headers: {
-      ...(options.body !== undefined && { 'content-type': 'application/json' }),
-      ...(options.token !== undefined && { authorization: `Bearer ${options.token}` }),
+  town = await openTown({
+    env: {
+      CLOUDPHONE_ADMIN_EMAIL: admin.email,
+      CLOUDPHONE_ADMIN_PASSWORD: admin.password,
+      USERS_DEFAULT_MAX_DEVICES: '3',
     },
-    ...(options.body !== undefined && { body: JSON.stringify(options.body) }),
   })
-  const text = await response.text()
-  return { status: response.status, body: text === '' ? undefined : JSON.parse(text) }
-}
+  instances = await Promise.all([town.start(users), town.start(users)])
+  devices = town.clientOf('devices')
+})
+afterAll(() => town?.close())
+
+const ask = (at: number, method: string, path: string, more: { token?: string; body?: unknown } = {}) =>
+  askAt(instances[at]!.address, { method, path, ...more })
 
 test('a sign-in at one instance is good at the other, and its session moves on there', async () => {
   const signedIn = await ask(0, 'POST', '/api/auth/login', {
@@ -75,7 +51,7 @@ test('a sign-in at one instance is good at the other, and its session moves on t
   const out = await ask(0, 'POST', '/api/auth/logout', {
     body: { refreshToken: refreshed.body.data.refreshToken },
   })
-  expect(out).toEqual({ status: 204, body: undefined })
+  expect(out).toMatchObject({ status: 204, body: undefined })
 })
 
 test('who may not manage users may not make or list them', async () => {
