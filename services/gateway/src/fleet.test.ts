@@ -8,16 +8,22 @@ import { systemIds } from '@cloudphone/contracts/id'
 import type { ServiceName } from '@cloudphone/contracts/services'
 import { decodeCursor, pageOf } from '@cloudphone/runtime/cursor'
 import { type Binding, bind } from '@cloudphone/runtime/http-server'
-import { afterEach, beforeEach, expect, test } from 'vitest'
-import { type GatewayTown, openEmptyGatewayTown } from './testing/gateway-town.ts'
+import { openTown, type Town } from '@cloudphone/testing/town'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { type GatewayTown, openGatewayTown } from './testing/gateway-town.ts'
 
+let whole: Town
 let town: GatewayTown
 let admin: string
-beforeEach(async () => {
-  town = await openEmptyGatewayTown()
-  admin = await town.token({ role: 'admin' })
+beforeAll(async () => {
+  whole = await openTown()
 })
-afterEach(() => town[Symbol.asyncDispose]())
+afterAll(() => whole?.close())
+beforeEach(async () => {
+  town = await openGatewayTown(whole)
+  admin = town.token({ role: 'admin' })
+})
+afterEach(() => town.close())
 
 async function get(path: string, token = admin) {
   const response = await fetch(`${town.url}${path}`, { headers: { authorization: `Bearer ${token}` } })
@@ -70,9 +76,9 @@ test('sagas of all services are one list, page by page, without gap or repetitio
   )
   // The same minutes on both sides: within one moment the id decides.
   const scheduler = Array.from({ length: 6 }, (_, index) => saga('allocation_grant', index * 3))
-  await town.contractNeighbour('users', [])
-  await town.contractNeighbour('devices', [sagasBinding('devices', devices)])
-  await town.contractNeighbour('scheduler', [sagasBinding('scheduler', scheduler)])
+  await town.neighbour('users', [])
+  await town.neighbour('devices', [sagasBinding('devices', devices)])
+  await town.neighbour('scheduler', [sagasBinding('scheduler', scheduler)])
   const seen: SagaView[] = []
   let cursor: string | null = ''
   for (let page = 0; cursor !== null; page += 1) {
@@ -86,7 +92,7 @@ test('sagas of all services are one list, page by page, without gap or repetitio
   )
   const times = seen.map(({ createdAt }) => createdAt)
   expect(times).toEqual(times.toSorted().reverse())
-  const member = await town.token({ userId: mine })
+  const member = town.token({ userId: mine })
   const own = await get('/api/sagas', member)
   expect(own.body.data.map((one: SagaView) => one.userId)).toEqual([mine, mine, mine])
   expect(await get(`/api/sagas?userId=${systemIds.next<'user'>()}`, member)).toMatchObject({
@@ -115,7 +121,7 @@ async function statements(
         claims: claims[service]?.(asked.get(service) ?? 0) ?? [],
       }
     })
-    await town.contractNeighbour(service, [invariants])
+    await town.neighbour(service, [invariants])
   }
   return asked
 }
@@ -159,7 +165,7 @@ test('a difference that passes is no alarm; one that stays is, with its culprit'
 })
 
 test('a service that does not answer is a finding, and so is an invariant that nobody judges', async () => {
-  await town.contractNeighbour('users', [
+  await town.neighbour('users', [
     bind(platformRoutes('users').invariants, async () => ({ reports: [report(3)], claims: [] })),
   ])
   const { status, body } = await get('/api/doctor')
@@ -178,7 +184,7 @@ test('outboxes and dead letters of all services, for who may inspect the platfor
   const ids = Array.from({ length: 12 }, () => systemIds.next<'dead_letter'>())
   for (const [index, service] of named.entries()) {
     const own = ids.filter((_id, place) => place % named.length === index).toReversed()
-    await town.contractNeighbour(service, [
+    await town.neighbour(service, [
       bind(platformRoutes(service).outbox, async () => ({
         pending: index,
         failed: 0,
@@ -205,5 +211,5 @@ test('outboxes and dead letters of all services, for who may inspect the platfor
   const seen = [...first.body.data, ...second.body.data].map(({ id }: { id: string }) => id)
   expect(seen).toEqual(ids.toReversed())
   expect(second.body.page.nextCursor).toBeNull()
-  expect((await get('/api/outbox', await town.token())).status).toBe(403)
+  expect((await get('/api/outbox', town.token())).status).toBe(403)
 })

@@ -4,14 +4,20 @@ import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { systemIds } from '@cloudphone/contracts/id'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { openTown, type Town } from '@cloudphone/testing/town'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { echo, type GatewayTown, openGatewayTown } from './testing/gateway-town.ts'
 
+let whole: Town
 let town: GatewayTown
-beforeEach(async () => {
-  town = await openGatewayTown()
+beforeAll(async () => {
+  whole = await openTown()
 })
-afterEach(() => town[Symbol.asyncDispose]())
+afterAll(() => whole?.close())
+beforeEach(async () => {
+  town = await openGatewayTown(whole)
+})
+afterEach(() => town.close())
 
 const deviceId = '0198c5a8-0000-7000-8000-000000000001'
 
@@ -29,12 +35,12 @@ async function raw(lines: string): Promise<string> {
 }
 
 test('a request goes on with its method, query, headers and body, and the answer comes back as it is', async () => {
-  await town.neighbour('devices', (request, response) => {
+  await town.rawNeighbour('devices', (request, response) => {
     response.statusCode = 202
     response.setHeader('x-from-service', 'yes')
     echo(request, response)
   })
-  const token = await town.token()
+  const token = town.token()
   const response = await fetch(`${town.url}/api/devices?dryRun=1&x=%2F`, {
     method: 'POST',
     headers: {
@@ -69,7 +75,7 @@ test('a request goes on with its method, query, headers and body, and the answer
 
 test('without a good token nothing is forwarded, and the refusal says why', async () => {
   let forwarded = 0
-  await town.neighbour('devices', (request, response) => {
+  await town.rawNeighbour('devices', (request, response) => {
     forwarded += 1
     echo(request, response)
   })
@@ -77,7 +83,7 @@ test('without a good token nothing is forwarded, and the refusal says why', asyn
   const wrong = await get('/api/devices', { authorization: 'Bearer nonsense' })
   expect(wrong).toMatchObject({ status: 401, body: { code: 'invalid_token', success: false } })
   expect(wrong.headers.get('content-type')).toMatch(/^application\/problem\+json/)
-  const old = await town.token({ lifeSeconds: -10 })
+  const old = town.token({ lifeSeconds: -10 })
   expect(await get('/api/devices', { authorization: `Bearer ${old}` })).toMatchObject({
     body: { code: 'token_expired' },
   })
@@ -92,8 +98,9 @@ test('a public route passes whatever token comes with it', async () => {
 test('an API key becomes its owner’s access token, asked for once', async () => {
   const userId = systemIds.next<'user'>()
   const key = `cpk_${'k'.repeat(43)}`
-  town.apiKeys.set(key, { userId, asked: 0 })
-  await town.neighbour('devices', echo)
+  const apiKeys = await town.openApiKeys()
+  apiKeys.set(key, { userId, asked: 0 })
+  await town.rawNeighbour('devices', echo)
   const answers = await Promise.all([
     get('/api/devices', { authorization: `Bearer ${key}` }),
     get('/api/devices', { 'x-api-key': key }),
@@ -105,7 +112,7 @@ test('an API key becomes its owner’s access token, asked for once', async () =
     const claims = JSON.parse(Buffer.from(body.headers.authorization.split('.')[1], 'base64url').toString())
     expect(claims.sub).toBe(userId)
   }
-  expect(town.apiKeys.get(key)?.asked).toBe(1)
+  expect(apiKeys.get(key)?.asked).toBe(1)
   expect(await get('/api/devices', { 'x-api-key': `cpk_${'x'.repeat(43)}` })).toMatchObject({
     status: 401,
     body: { code: 'invalid_api_key' },
@@ -116,12 +123,12 @@ test('nothing internal is reachable, however the path is written', async () => {
   const reached: string[] = []
   const spy = (request: IncomingMessage) => void reached.push(request.url ?? '')
   for (const service of ['devices', 'apps', 'scheduler'] as const) {
-    await town.neighbour(service, (request, response) => {
+    await town.rawNeighbour(service, (request, response) => {
       spy(request)
       response.end('{}')
     })
   }
-  const bearer = `authorization: Bearer ${await town.token({ role: 'admin' })}`
+  const bearer = `authorization: Bearer ${town.token({ role: 'admin' })}`
   const tricks = [
     '/internal/invariants',
     '/internal/api-keys/exchange',
@@ -153,10 +160,10 @@ test('nothing internal is reachable, however the path is written', async () => {
 })
 
 test('a flood of headers is refused by the server, and the next caller is served', async () => {
-  await town.neighbour('devices', echo)
+  await town.rawNeighbour('devices', echo)
   const flood = Array.from({ length: 500 }, (_, index) => `x-${index}: ${'y'.repeat(40)}`).join('\r\n')
   expect(await raw(`GET /api/devices HTTP/1.1\r\nhost: x\r\n${flood}\r\n\r\n`)).toMatch(/^HTTP\/1\.1 431 /)
-  const authorization = `Bearer ${await town.token()}`
+  const authorization = `Bearer ${town.token()}`
   expect((await get('/api/devices', { authorization })).status).toBe(200)
 })
 
@@ -165,7 +172,7 @@ test('a 200 MB upload passes with back-pressure, in constant memory', async () =
   const chunks = 200
   const seen = createHash('sha256')
   let received = 0
-  await town.neighbour('apps', (request, response) => {
+  await town.rawNeighbour('apps', (request, response) => {
     request.on('data', (part: Buffer) => {
       seen.update(part)
       received += part.length
@@ -184,7 +191,7 @@ test('a 200 MB upload passes with back-pressure, in constant memory', async () =
   const upload = httpRequest(`${town.url}/api/apps`, {
     method: 'POST',
     headers: {
-      authorization: `Bearer ${await town.token()}`,
+      authorization: `Bearer ${town.token()}`,
       'content-type': 'multipart/form-data; boundary=b',
       'content-length': chunk.length * chunks,
     },
@@ -210,7 +217,7 @@ test('a slow reader slows the service down instead of filling the gateway', asyn
   const piece = Buffer.alloc(256 * 1024)
   let produced = 0
   let ended = false
-  await town.neighbour('devices', (_request, response) => {
+  await town.rawNeighbour('devices', (_request, response) => {
     const pump = (): void => {
       while (produced < 400) {
         produced += 1
@@ -222,7 +229,7 @@ test('a slow reader slows the service down instead of filling the gateway', asyn
     pump()
   })
   const download = httpRequest(`${town.url}/api/devices/${deviceId}/screenshot`, {
-    headers: { authorization: `Bearer ${await town.token()}` },
+    headers: { authorization: `Bearer ${town.token()}` },
   }).end()
   const [response] = (await once(download, 'response')) as [IncomingMessage]
   response.pause()
@@ -239,13 +246,13 @@ test('a slow reader slows the service down instead of filling the gateway', asyn
 })
 
 test('a service that refuses an upload early is heard, although most of the body was never read', async () => {
-  await town.neighbour('apps', (_request, response) => {
+  await town.rawNeighbour('apps', (_request, response) => {
     response.writeHead(413, { 'content-type': 'application/problem+json' })
     response.end('{"code":"body_too_large"}')
   })
   const upload = httpRequest(`${town.url}/api/apps`, {
     method: 'POST',
-    headers: { authorization: `Bearer ${await town.token()}`, 'content-length': 64 * 1024 * 1024 },
+    headers: { authorization: `Bearer ${town.token()}`, 'content-length': 64 * 1024 * 1024 },
   })
   const answered = once(upload, 'response') as Promise<[IncomingMessage]>
   // Half of what was announced: the answer must not wait for the rest.
@@ -259,13 +266,13 @@ test('a service that refuses an upload early is heard, although most of the body
 test('a caller who leaves takes the request behind the gateway along', async () => {
   const left = Promise.withResolvers<void>()
   const arrived = Promise.withResolvers<void>()
-  await town.neighbour('devices', (request) => {
+  await town.rawNeighbour('devices', (request) => {
     request.once('close', () => left.resolve())
     arrived.resolve()
   })
   const controller = new AbortController()
   const asking = fetch(`${town.url}/api/devices`, {
-    headers: { authorization: `Bearer ${await town.token()}` },
+    headers: { authorization: `Bearer ${town.token()}` },
     signal: controller.signal,
   })
   await arrived.promise
@@ -275,10 +282,10 @@ test('a caller who leaves takes the request behind the gateway along', async () 
 })
 
 test('a dead instance is passed over, also for a POST, since nothing reached it', async () => {
-  const dead = await town.neighbour('devices', echo)
+  const dead = await town.rawNeighbour('devices', echo)
   await new Promise((resolve) => dead.close(resolve))
-  await town.neighbour('devices', echo)
-  const authorization = `Bearer ${await town.token()}`
+  await town.rawNeighbour('devices', echo)
+  const authorization = `Bearer ${town.token()}`
   for (let turn = 0; turn < 4; turn += 1) {
     const response = await fetch(`${town.url}/api/devices`, {
       method: 'POST',
@@ -292,12 +299,12 @@ test('a dead instance is passed over, also for a POST, since nothing reached it'
 
 test('a broken connection is tried again for a GET, never for a POST', async () => {
   const tries: string[] = []
-  await town.neighbour('devices', (request, response) => {
+  await town.rawNeighbour('devices', (request, response) => {
     tries.push(request.method ?? '')
     if (tries.length % 2 === 1) request.socket.destroy()
     else response.end('{}')
   })
-  const authorization = `Bearer ${await town.token()}`
+  const authorization = `Bearer ${town.token()}`
   expect((await get('/api/devices', { authorization })).status).toBe(200)
   expect(tries).toEqual(['GET', 'GET'])
   const post = await fetch(`${town.url}/api/devices`, {
@@ -313,20 +320,20 @@ test('a broken connection is tried again for a GET, never for a POST', async () 
 test('instances of a service take turns', async () => {
   const served = [0, 0]
   for (const index of [0, 1]) {
-    await town.neighbour('devices', (_request, response) => {
+    await town.rawNeighbour('devices', (_request, response) => {
       served[index]! += 1
       response.end('{}')
     })
   }
-  const authorization = `Bearer ${await town.token()}`
+  const authorization = `Bearer ${town.token()}`
   for (let turn = 0; turn < 6; turn += 1) await get('/api/devices', { authorization })
   expect(served).toEqual([3, 3])
 })
 
 test('sagas are asked for at the service that runs their type', async () => {
-  await town.neighbour('devices', echo)
-  await town.neighbour('scheduler', echo)
-  const authorization = `Bearer ${await town.token()}`
+  await town.rawNeighbour('devices', echo)
+  await town.rawNeighbour('scheduler', echo)
+  const authorization = `Bearer ${town.token()}`
   const creation = await get(`/api/sagas/device_creation-${deviceId}?wait=1`, { authorization })
   expect(creation.body.url).toBe(`/api/sagas/device_creation-${deviceId}?wait=1`)
   expect((await get(`/api/sagas/allocation_grant-${deviceId}`, { authorization })).status).toBe(200)
@@ -339,11 +346,11 @@ test('sagas are asked for at the service that runs their type', async () => {
 })
 
 test('answers without a body stay without one', async () => {
-  await town.neighbour('devices', (request, response) => {
+  await town.rawNeighbour('devices', (request, response) => {
     response.statusCode = request.method === 'HEAD' ? 200 : 204
     response.end()
   })
-  const authorization = `Bearer ${await town.token()}`
+  const authorization = `Bearer ${town.token()}`
   const deleted = await fetch(`${town.url}/api/devices/${deviceId}`, {
     method: 'DELETE',
     headers: { authorization },
@@ -354,7 +361,7 @@ test('answers without a body stay without one', async () => {
 })
 
 test('a WebSocket passes to the notifications service and ends with the gateway; polling is refused', async () => {
-  const server = await town.neighbour('notifications', echo)
+  const server = await town.rawNeighbour('notifications', echo)
   let handshake = ''
   server.on('upgrade', (request, socket) => {
     handshake = `${request.url} ${request.headers['x-forwarded-for']}`

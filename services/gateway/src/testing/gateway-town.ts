@@ -6,152 +6,82 @@ import {
   type ServerResponse,
 } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import type { Role } from '@cloudphone/contracts/access'
-import { ExchangeApiKey, Jwks } from '@cloudphone/contracts/api/users-api'
-import { systemIds, type TenantId, type UserId } from '@cloudphone/contracts/id'
+import type { Caller } from '@cloudphone/contracts/access'
+import { ExchangeApiKey } from '@cloudphone/contracts/api/users-api'
+import { systemIds, type UserId } from '@cloudphone/contracts/id'
 import type { ServiceName } from '@cloudphone/contracts/services'
-import { crashPoints } from '@cloudphone/observe/crash-point'
-import { silentLog } from '@cloudphone/observe/log'
-import { openMetrics } from '@cloudphone/observe/metrics'
-import { type Registry, staticRegistry } from '@cloudphone/registry/registry'
+import { staticRegistry } from '@cloudphone/registry/registry'
+import { ClosingStack } from '@cloudphone/runtime/closing'
 import { type RunningService, startService } from '@cloudphone/runtime/host'
-import { type Binding, bind, openHttpServer } from '@cloudphone/runtime/http-server'
-import type { Platform } from '@cloudphone/runtime/platform'
+import { bind } from '@cloudphone/runtime/http-server'
 import { defineProblems } from '@cloudphone/runtime/problem'
-import { accessTokens, openServiceTokens, openTokenVerifier } from '@cloudphone/runtime/tokens'
-import { exportJWK, generateKeyPair, type JSONWebKeySet, SignJWT } from 'jose'
+import { openNeighbours } from '@cloudphone/testing/neighbours'
+import { callerOf } from '@cloudphone/testing/token-mint'
+import type { Town } from '@cloudphone/testing/town'
 import { gateway } from '../service.ts'
 
-const serviceSecret = 'a secret that only the services of this test share'
 const problems = defineProblems({ invalid_api_key: [401, 'The API key is unknown.'] })
 
 /** A gateway with neighbours that speak HTTP on real sockets. */
-export interface GatewayTown extends AsyncDisposable {
+export interface GatewayTown {
   readonly gateway: RunningService
   readonly url: string
-  readonly registry: Registry
-  /** API keys that the users service knows, and how often it was asked for each. */
-  readonly apiKeys: Map<string, { userId: UserId; asked: number }>
+  readonly neighbour: Town['neighbour']
   /** A service of raw HTTP, registered under this name. */
-  neighbour(service: ServiceName, listener: RequestListener): Promise<Server>
-  /** A service that answers by contract. */
-  contractNeighbour(service: ServiceName, bindings: readonly Binding[]): Promise<void>
-  token(options?: { userId?: UserId; role?: Role; lifeSeconds?: number }): Promise<string>
+  rawNeighbour(service: ServiceName, listener: RequestListener): Promise<Server>
+  token(who?: Partial<Caller> & { lifeSeconds?: number }): string
+  /** A users service that knows the API keys that are put in here, and counts how often it was asked for each. */
+  openApiKeys(): Promise<Map<string, { userId: UserId; asked: number }>>
+  close(): Promise<void>
 }
 
-/** Starts it with limits off unless `env` sets some, and with the part of the users service that callers need. */
-export function openGatewayTown(env: Record<string, string> = {}): Promise<GatewayTown> {
-  return openTown(env, ['users'])
-}
-
-/** Starts a gateway whose neighbours are all still to come, the users service included. */
-export function openEmptyGatewayTown(): Promise<GatewayTown> {
-  return openTown({}, [])
-}
-
-async function openTown(env: Record<string, string>, present: readonly ServiceName[]): Promise<GatewayTown> {
-  const { publicKey, privateKey } = await generateKeyPair(accessTokens.algorithm, { crv: 'Ed25519' })
-  const keys: JSONWebKeySet = { keys: [{ ...(await exportJWK(publicKey)), kid: 'key-1' }] }
-  const registry = staticRegistry()
-  const closers: (() => Promise<unknown>)[] = []
-  const now = () => new Date()
-  const tenantId: TenantId = systemIds.next<'tenant'>()
-  const apiKeys: GatewayTown['apiKeys'] = new Map()
-
-  const token: GatewayTown['token'] = async ({
-    userId = systemIds.next<'user'>(),
-    role = 'member',
-    lifeSeconds = 900,
-  } = {}) => {
-    const nowSeconds = Math.floor(Date.now() / 1000)
-    return new SignJWT({ tid: tenantId, role, sid: 'session' })
-      .setProtectedHeader({ alg: accessTokens.algorithm, kid: 'key-1' })
-      .setIssuer(accessTokens.issuer)
-      .setAudience(accessTokens.audience)
-      .setSubject(userId)
-      .setIssuedAt(nowSeconds)
-      .setExpirationTime(nowSeconds + lifeSeconds)
-      .sign(privateKey)
-  }
-  const contractNeighbour: GatewayTown['contractNeighbour'] = async (service, bindings) => {
-    const app = await openHttpServer(
-      {
-        service,
-        log: silentLog(),
-        metrics: openMetrics(service),
-        sharedMetrics: undefined,
-        tokens: openTokenVerifier({ fetchKeys: async () => keys, now }),
-        serviceTokens: openServiceTokens({ secret: serviceSecret, now }),
-        idempotency: undefined,
-        ready: async () => true,
-        uploadLimitBytes: 1024 ** 3,
-      },
-      bindings,
-    )
-    await registry.register(service, await app.listen({ host: '127.0.0.1', port: 0 }))
-    closers.push(() => app.close())
-  }
-  const neighbour: GatewayTown['neighbour'] = async (service, listener) => {
-    const server = createServer(listener)
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    await registry.register(service, `http://127.0.0.1:${(server.address() as AddressInfo).port}`)
-    closers.push(async () => {
-      server.closeAllConnections()
-      server.close()
-    })
-    return server
-  }
-  // The verifier's keys come from any address of the users service, so all of them must have them.
-  const withKeys: GatewayTown['contractNeighbour'] = (service, bindings) =>
-    contractNeighbour(service, service === 'users' ? [...bindings, ...accounts] : bindings)
-  const accounts = [
-    bind(Jwks, async () => ({
-      keys: keys.keys.map((key) => ({ ...key, kid: key.kid ?? '', kty: key.kty ?? '' })),
-    })),
-    bind(ExchangeApiKey, async ({ body }) => {
-      const known = apiKeys.get(body.key)
-      if (known === undefined) throw problems.invalid_api_key()
-      known.asked += 1
-      return { accessToken: await token({ userId: known.userId, lifeSeconds: 120 }), expiresIn: 120 }
-    }),
-  ]
-  if (present.includes('users')) await withKeys('users', [])
+/**
+ * Starts it in a town that tests may share, with a registry and so neighbours of its own. Limits are off unless `env` sets
+ * some.
+ */
+export async function openGatewayTown(town: Town, env: Record<string, string> = {}): Promise<GatewayTown> {
   const limitsOff = {
     GATEWAY_LIMIT_PER_SECOND: '0',
     GATEWAY_LIMIT_PER_10_SECONDS: '0',
     GATEWAY_LIMIT_PER_MINUTE: '0',
   }
-  const running = await startService(gateway, platformOf(registry, { ...limitsOff, ...env }))
+  const { platform, serviceTokens } = town
+  const closing = new ClosingStack(platform.log)
+  const registry = staticRegistry()
+  const { neighbour, tokenFor } = await openNeighbours({ registry, serviceTokens, closing })
+  const own = { ...platform, registry, env: { ...limitsOff, ...env } }
+  const running = closing.add('gateway', await startService(gateway, own))
+  const tenantId = systemIds.next<'tenant'>()
+  const token: GatewayTown['token'] = ({ lifeSeconds, ...who } = {}) =>
+    tokenFor(callerOf({ tenantId, ...who }), lifeSeconds)
   return {
-    gateway: running,
-    url: running.address,
-    registry,
-    apiKeys,
-    neighbour,
-    contractNeighbour: withKeys,
-    token,
-    [Symbol.asyncDispose]: async () => {
+    ...{ gateway: running, url: running.address, neighbour, token },
+    close: async () => {
       await running.close()
-      for (const close of closers) await close()
+      await closing.close()
     },
-  }
-}
-
-/** A stateless service touches neither bus nor blobs. */
-function platformOf(registry: Registry, env: Record<string, string>): Platform {
-  return {
-    env,
-    log: silentLog(),
-    registry,
-    bus: {} as Platform['bus'],
-    blobs: {} as Platform['blobs'],
-    crash: crashPoints(undefined),
-    metrics: openMetrics('platform'),
-    serviceSecret,
-    databases: {},
-    poolSize: 1,
-    host: '127.0.0.1',
-    portBase: 0,
+    rawNeighbour: async (service, listener) => {
+      const server = createServer(listener)
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+      closing.defer(service, async () => {
+        server.closeAllConnections()
+        server.close()
+      })
+      const { port } = server.address() as AddressInfo
+      await registry.register(service, `http://127.0.0.1:${port}`)
+      return server
+    },
+    openApiKeys: async () => {
+      const known: Awaited<ReturnType<GatewayTown['openApiKeys']>> = new Map()
+      const exchange = bind(ExchangeApiKey, async ({ body }) => {
+        const found = known.get(body.key)
+        if (found === undefined) throw problems.invalid_api_key()
+        found.asked += 1
+        return { accessToken: token({ userId: found.userId, lifeSeconds: 120 }), expiresIn: 120 }
+      })
+      await neighbour('users', [exchange])
+      return known
+    },
   }
 }
 
