@@ -6,13 +6,15 @@ import { Readable } from 'node:stream'
 import type { ReadableStream as NodeReadableStream } from 'node:stream/web'
 import {
   Adb,
+  type AdbAuthenticator,
+  AdbAuthType,
+  AdbCommand,
   type AdbCredentialStore,
   AdbDaemonTransport,
-  AdbSignatureAuthenticator,
   escapeArg,
 } from '@yume-chan/adb'
 import { ReadableStream as AdbReadableStream, type MaybeConsumable } from '@yume-chan/stream-extra'
-import type { AdbKeyPair } from './adb-key.ts'
+import { type AdbKeyPair, signToken } from './adb-key.ts'
 import { openTcp } from './tcp-connection.ts'
 
 /** An error of a conversation with a phone; `code` is stable. */
@@ -81,8 +83,8 @@ export async function connectAdb(options: ConnectOptions): Promise<AdbSession> {
     const transport = await AdbDaemonTransport.authenticate({
       serial: where,
       connection,
-      credentialStore: credentials(options.keys),
-      authenticators: [AdbSignatureAuthenticator],
+      credentialStore: noCredentials,
+      authenticators: [signing(options.keys)],
     })
     return session(new Adb(transport))
   } catch (error) {
@@ -94,14 +96,25 @@ export async function connectAdb(options: ConnectOptions): Promise<AdbSession> {
   }
 }
 
-function credentials(keys: readonly AdbKeyPair[]): AdbCredentialStore {
-  return {
-    generateKey: () => {
-      throw new AdbError('unauthorized', 'none of the keys is known to the phone')
-    },
-    *iterateKeys() {
-      for (const key of keys) yield { buffer: Buffer.from(key.privateKey, 'base64') }
-    },
+/** Our keys never leave through it: the authenticator below has them. */
+const noCredentials: AdbCredentialStore = {
+  generateKey: () => {
+    throw new AdbError('unauthorized', 'none of the keys is known to the phone')
+  },
+  iterateKeys: () => [],
+}
+
+/** Answers each token with a signature by the next key; when none is left, the library gives up. */
+function signing(keys: readonly AdbKeyPair[]): AdbAuthenticator {
+  return async function* (_store, nextRequest) {
+    for (const key of keys) {
+      const { arg0, payload } = await nextRequest()
+      if (arg0 !== AdbAuthType.Token) return
+      yield {
+        ...{ command: AdbCommand.Auth, arg0: AdbAuthType.Signature, arg1: 0 },
+        payload: signToken(key, payload),
+      }
+    }
   }
 }
 

@@ -1,4 +1,11 @@
-import { createHash, generateKeyPair, type KeyObject } from 'node:crypto'
+import {
+  constants,
+  createHash,
+  createPrivateKey,
+  generateKeyPair,
+  type KeyObject,
+  privateEncrypt,
+} from 'node:crypto'
 import { promisify } from 'node:util'
 import { adbGeneratePublicKey } from '@yume-chan/adb'
 
@@ -21,6 +28,18 @@ export function fromPrivateKey(privateKey: KeyObject, name: string): AdbKeyPair 
   const der = privateKey.export({ type: 'pkcs8', format: 'der' })
   const body = Buffer.from(adbGeneratePublicKey(der)).toString('base64')
   return { privateKey: der.toString('base64'), publicKey: `${body} ${name}` }
+}
+
+/** DigestInfo of SHA-1 in DER up to the digest (RFC 8017, section 9.2, note 1). */
+const sha1Info = Buffer.from('3021300906052b0e03021a05000414', 'hex')
+
+/**
+ * Signs the token of an adb connection: RSASSA-PKCS1-v1_5 over 20 bytes that are taken for a SHA-1 digest as they are.
+ * By OpenSSL in under a millisecond; the library's own signature takes 20 ms of JavaScript, in which nothing else runs.
+ */
+export function signToken({ privateKey }: AdbKeyPair, token: Uint8Array): Buffer {
+  const key = createPrivateKey({ key: Buffer.from(privateKey, 'base64'), format: 'der', type: 'pkcs8' })
+  return privateEncrypt({ key, padding: constants.RSA_PKCS1_PADDING }, Buffer.concat([sha1Info, token]))
 }
 
 /** MD5 over the key structure, as adbd shows it: `AA:BB:...`. Names a key; not a protection. */
