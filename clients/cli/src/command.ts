@@ -1,5 +1,6 @@
 import { CloudphoneError } from '@cloudphone/sdk/client'
 import { Command } from 'commander'
+import { z } from 'zod'
 import { type Connection, connect, type GlobalFlags } from './connection.ts'
 import { type Output, openOutput } from './output.ts'
 
@@ -48,7 +49,14 @@ function report(error: unknown, out: Output): void {
     }
     return
   }
-  process.stderr.write(`cloudphone: ${error instanceof Error ? error.message : String(error)}\n`)
+  process.stderr.write(`cloudphone: ${wordsOf(error)}\n`)
+}
+
+/** One line. What does not fit the contract before it is sent, such as an id, has been given by the user. */
+function wordsOf(error: unknown): string {
+  if (error instanceof z.ZodError)
+    return error.issues.map(({ path, message }) => [...path, message].join(': ')).join('; ')
+  return error instanceof Error ? error.message : String(error)
 }
 
 /** The n-th argument; the command's own declaration has made sure that it is there. */

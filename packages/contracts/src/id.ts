@@ -15,7 +15,7 @@ export type NodeId = Id<'node'>
 /** A lower-case UUID of any version, branded. Upper-case input is folded, so that one thing has one spelling. */
 function idSchema<Kind extends string>(kind: Kind) {
   return z
-    .guid()
+    .guid(`must be the UUID of a ${kind}`)
     .transform((value) => value.toLowerCase() as Id<Kind>)
     .meta({ description: `The UUID of a ${kind}.` })
 }

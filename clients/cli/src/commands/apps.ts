@@ -15,7 +15,9 @@ export function addAppCommands(program: Command): void {
       const file = argument(args, 0)
       const app = await client.upload(api.UploadApp, {
         name: basename(file),
-        content: await openAsBlob(file),
+        content: await openAsBlob(file).catch((error: unknown) => {
+          throw new Error(`${file} cannot be read`, { cause: error })
+        }),
       })
       out.answer(app, describe)
     },
