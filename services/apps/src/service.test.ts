@@ -12,9 +12,10 @@ import { platformRoutes } from '@cloudphone/contracts/api/platform-api'
 import { AppInstallCompleted, AppInstallFailed } from '@cloudphone/contracts/events/app-events'
 import { DeviceDeleted } from '@cloudphone/contracts/events/device-events'
 import { type AppId, type InstallationId, systemIds } from '@cloudphone/contracts/id'
-import { crashPoints } from '@cloudphone/observe/crash-point'
+import type { Answer } from '@cloudphone/testing/ask'
+import { callerOf } from '@cloudphone/testing/token-mint'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import { callerOf, openTown, type Phone, type Town } from './testing/apps-town.ts'
+import { type AppsTown, openAppsTown, type Phone } from './testing/apps-town.ts'
 
 const appium = join(
   dirname(createRequire(import.meta.url).resolve('io.appium.settings/package.json')),
@@ -22,44 +23,32 @@ const appium = join(
 )
 const limitBytes = 32 * 1024 ** 2
 
-let town: Town
+let town: AppsTown
 let realApk: Buffer
 beforeAll(async () => {
   realApk = await readFile(appium)
-  town = await openTown({
-    APPS_MAX_APK_BYTES: String(limitBytes),
-    APPS_WATCHDOG_EVERY_MS: '200',
-    APPS_SWEEP_EVERY_MS: '200',
+  town = await openAppsTown({
+    env: {
+      APPS_MAX_APK_BYTES: String(limitBytes),
+      APPS_INSTALL_TIMEOUT_MINUTES: '15',
+      APPS_WATCHDOG_EVERY_MS: '200',
+      APPS_SWEEP_EVERY_MS: '200',
+    },
   })
 })
-afterAll(() => town?.[Symbol.asyncDispose]())
-
-interface Answer {
-  status: number
-  body: { data: never; code: string; page?: { nextCursor: string | null } } & Record<string, unknown>
-}
+afterAll(() => town?.close())
 
 async function ask(
   caller: Caller,
   method: string,
   path: string,
-  options: { body?: unknown; form?: FormData; headers?: Record<string, string>; instance?: 0 | 1 } = {},
-): Promise<Answer> {
-  const response = await fetch(`${town.instances[options.instance ?? 0].address}${path}`, {
-    method,
-    headers: {
-      authorization: `Bearer ${town.tokenOf(caller)}`,
-      ...(options.body !== undefined && { 'content-type': 'application/json' }),
-      ...options.headers,
-    },
-    ...(options.body !== undefined && { body: JSON.stringify(options.body) }),
-    ...(options.form !== undefined && { body: options.form }),
-  })
-  const text = await response.text()
-  return { status: response.status, body: text === '' ? {} : JSON.parse(text) }
+  { instance = 0, ...more }: { body?: unknown; form?: FormData; key?: string; instance?: 0 | 1 } = {},
+): Promise<Pick<Answer, 'status' | 'body'>> {
+  const { status, body } = await town.ask(town.instances[instance], caller, { method, path, ...more })
+  return { status, body }
 }
 
-async function upload(caller: Caller, apk: Buffer, instance: 0 | 1 = 0, field = 'file'): Promise<Answer> {
+async function upload(caller: Caller, apk: Buffer, instance: 0 | 1 = 0, field = 'file') {
   const form = new FormData()
   form.append(field, new Blob([new Uint8Array(apk)]), 'an.apk')
   return await ask(caller, 'POST', '/api/apps', { form, instance })
@@ -85,13 +74,14 @@ const factsOf = (one: Installation) => ({
   packageName: 'dev.example',
 })
 const complete = (one: Installation) =>
-  town.publish(AppInstallCompleted, one.installationId, {
-    ...factsOf(one),
-    completedAt: new Date().toISOString(),
+  town.publish(AppInstallCompleted, {
+    aggregateId: one.installationId,
+    payload: { ...factsOf(one), completedAt: new Date().toISOString() },
   })
 const fail = (one: Installation, reason: string) =>
-  town.publish(AppInstallFailed, one.installationId, {
-    ...{ ...factsOf(one), reason, failedAt: new Date().toISOString() },
+  town.publish(AppInstallFailed, {
+    aggregateId: one.installationId,
+    payload: { ...factsOf(one), reason, failedAt: new Date().toISOString() },
   })
 const get = (caller: Caller, id: InstallationId, query = '', instance: 0 | 1 = 0) =>
   ask(caller, 'GET', `/api/installations/${id}${query}`, { instance })
@@ -120,7 +110,7 @@ describe('uploads', () => {
     const kept = await buffer(await town.devices.stream(GetApk, { params: { appId: app.id } }))
     expect(kept.equals(realApk)).toBe(true)
     const icon = await fetch(`${town.instances[1].address}/api/apps/${app.id}/icon`, {
-      headers: { authorization: `Bearer ${town.tokenOf(caller)}` },
+      headers: { authorization: `Bearer ${town.tokenFor(caller)}` },
     })
     expect(icon.headers.get('content-type')).toBe('image/png')
     const png = Buffer.from(await icon.arrayBuffer())
@@ -144,7 +134,7 @@ describe('uploads', () => {
       expect(status).toBe(201)
       expect(body.data).toEqual(first)
     }
-    const again: App = (await upload({ ...callerOf(), tenantId: one.tenantId }, apk)).body.data
+    const again: App = (await upload(callerOf({ tenantId: one.tenantId }), apk)).body.data
     expect(again).toEqual(first)
     const elsewhere: App = (await upload(other, apk)).body.data
     expect(elsewhere.id).not.toBe(first.id)
@@ -191,7 +181,7 @@ describe('uploads', () => {
     const head = [
       'POST /api/apps HTTP/1.1',
       'host: test',
-      `authorization: Bearer ${town.tokenOf(callerOf())}`,
+      `authorization: Bearer ${town.tokenFor(callerOf())}`,
       'content-type: multipart/form-data; boundary=cut',
       'content-length: 1000000',
       '',
@@ -214,7 +204,7 @@ describe('the list', () => {
     const made: string[] = []
     for (let at = 0; at < 3; at += 1) made.unshift((await tinyApp(caller)).id)
     await tinyApp(callerOf())
-    const first = await ask(callerOf('member', caller.tenantId), 'GET', '/api/apps?limit=2')
+    const first = await ask(callerOf({ tenantId: caller.tenantId }), 'GET', '/api/apps?limit=2')
     const next = await ask(caller, 'GET', `/api/apps?limit=2&cursor=${first.body.page!.nextCursor}`)
     const ids = [...(first.body.data as App[]), ...(next.body.data as App[])].map(({ id }) => id)
     expect(ids).toEqual(made)
@@ -256,7 +246,7 @@ describe('installations', () => {
     for (const { body } of await Promise.all(waiting))
       expect(body.data).toMatchObject({ status: 'installed' })
     await fail(one, 'too late')
-    await town.bus.idle()
+    await town.drain()
     expect((await get(caller, one.installationId, '?wait=60')).body.data).toMatchObject({
       ...{ status: 'installed', reason: null, endedAt: expect.any(String) },
     })
@@ -283,7 +273,7 @@ describe('installations', () => {
     expect((await install(caller, app, phone)).installationId).not.toBe(many[0]!.installationId)
     const keyed = {
       body: { deviceId: town.addPhone(caller).id },
-      headers: { 'idempotency-key': 'abcdefgh-1' },
+      key: 'abcdefgh-1',
     }
     const [first, second] = [
       await ask(caller, 'POST', `/api/apps/${app.id}/install`, keyed),
@@ -298,7 +288,10 @@ describe('installations', () => {
     const mine = town.addPhone(caller)
     const path = `/api/apps/${app.id}/install`
     const tryOn = (who: Caller, deviceId: string) => ask(who, 'POST', path, { body: { deviceId } })
-    const [colleague, operator] = [callerOf('member', caller.tenantId), callerOf('operator', caller.tenantId)]
+    const [colleague, operator] = [
+      callerOf({ tenantId: caller.tenantId }),
+      callerOf({ role: 'operator', tenantId: caller.tenantId }),
+    ]
     expect(await tryOn(colleague, mine.id)).toMatchObject({ status: 403, body: { code: 'not_allocated' } })
     expect(await tryOn(caller, systemIds.next<'device'>())).toMatchObject({
       ...{ status: 404, body: { code: 'device_not_found' } },
@@ -311,7 +304,10 @@ describe('installations', () => {
 
   test('are shown to their user and to operators of the tenant only', async () => {
     const caller = callerOf()
-    const [colleague, operator] = [callerOf('member', caller.tenantId), callerOf('operator', caller.tenantId)]
+    const [colleague, operator] = [
+      callerOf({ tenantId: caller.tenantId }),
+      callerOf({ role: 'operator', tenantId: caller.tenantId }),
+    ]
     const app = await tinyApp(caller)
     const [phone, other] = [town.addPhone(caller), town.addPhone(caller)]
     const first = await install(caller, app, phone)
@@ -337,9 +333,11 @@ describe('installations', () => {
     const app = await tinyApp(caller)
     const [gone, stays] = [town.addPhone(caller), town.addPhone(caller)]
     const [lost, other] = [await install(caller, app, gone), await install(caller, app, stays)]
-    await town.publish(DeviceDeleted, gone.id, {
-      ...{ deviceId: gone.id, deviceName: 'phone', tenantId: caller.tenantId, userId: caller.userId },
-      ...{ allocationId: null, fence: 0, reason: 'deleted', deletedAt: new Date().toISOString() },
+    const facts = { deviceId: gone.id, deviceName: 'phone', tenantId: caller.tenantId, userId: caller.userId }
+    const deletedAt = new Date().toISOString()
+    await town.publish(DeviceDeleted, {
+      aggregateId: gone.id,
+      payload: { ...facts, allocationId: null, fence: 0, reason: 'deleted', deletedAt },
     })
     expect((await get(caller, lost.installationId, '?wait=60')).body.data).toMatchObject({
       ...{ status: 'failed', reason: 'device deleted' },
@@ -351,7 +349,7 @@ describe('installations', () => {
     const caller = callerOf()
     const one = await install(caller, await tinyApp(caller), town.addPhone(caller))
     const waiting = get(caller, one.installationId, '?wait=60', 1)
-    await town.clock.advance(16 * 60_000)
+    await town.moveTime(16 * 60_000)
     expect((await waiting).body.data).toMatchObject({ status: 'failed', reason: 'timed out' })
   })
 })
@@ -363,13 +361,16 @@ describe('deletion', () => {
     const phone = town.addPhone(caller)
     const drop = (who: Caller) => ask(who, 'DELETE', `/api/apps/${app.id}`)
     expect(await drop(callerOf())).toMatchObject({ status: 404 })
-    expect(await drop(callerOf('member', caller.tenantId))).toMatchObject({ status: 403 })
+    expect(await drop(callerOf({ tenantId: caller.tenantId }))).toMatchObject({ status: 403 })
     const one = await install(caller, app, phone)
     expect(await drop(caller)).toMatchObject({ status: 409, body: { code: 'app_in_use' } })
     await complete(one)
     await get(caller, one.installationId, '?wait=60')
     expect((await files()).filter((key) => key.includes(app.id))).toHaveLength(2)
-    expect(await drop(callerOf('operator', caller.tenantId))).toEqual({ status: 204, body: {} })
+    expect(await drop(callerOf({ role: 'operator', tenantId: caller.tenantId }))).toEqual({
+      status: 204,
+      body: undefined,
+    })
     expect((await files()).filter((key) => key.includes(app.id))).toEqual([])
     expect(await drop(caller)).toMatchObject({ status: 404 })
     expect((await get(caller, one.installationId)).body.data).toMatchObject({ status: 'installed' })
@@ -395,10 +396,10 @@ describe('deletion', () => {
 describe('what crashes leave', () => {
   const extra: string[] = []
   afterEach(async () => {
-    for (const key of extra.splice(0)) await town.blobs.delete(key)
+    for (const key of extra.splice(0)) await town.platform.blobs.delete(key)
   })
   const put = async (id: AppId, ending: string): Promise<string> => {
-    await using draft = await town.blobs.draft(Readable.from([Buffer.from('left')]))
+    await using draft = await town.platform.blobs.draft(Readable.from([Buffer.from('left')]))
     const key = `apps/${id}.${ending}`
     await draft.commit(key)
     extra.push(key)
@@ -432,7 +433,7 @@ describe('what crashes leave', () => {
       return own.map(({ holds, culprits }) => ({ holds, ids: culprits.map(({ id }) => id) }))
     }
     expect(await judge()).toEqual([{ holds: true, ids: [] }])
-    await town.blobs.delete(`apps/${app.id}.apk`)
+    await town.platform.blobs.delete(`apps/${app.id}.apk`)
     expect(await judge()).toEqual([{ holds: false, ids: [app.id] }])
     await expect(town.devices.stream(GetApk, { params: { appId: app.id } })).rejects.toMatchObject({
       ...{ status: 410, code: 'apk_lost', retryable: false },
@@ -443,26 +444,25 @@ describe('what crashes leave', () => {
 })
 
 test('an upload that breaks off between blob and row leaves no app, and no blob for long', async () => {
-  const crash = crashPoints('apps.blobs_kept=throw')
-  await using other = await openTown({ APPS_SWEEP_EVERY_MS: '200' }, crash)
+  const env = { APPS_SWEEP_EVERY_MS: '200' }
+  await using other = await openAppsTown({ env, crashPoints: 'apps.blobs_kept=throw' })
+  const { blobs } = other.platform
   const caller = callerOf()
   const send = async () => {
     const form = new FormData()
     form.append('file', new Blob([new Uint8Array(realApk)]), 'an.apk')
-    const headers = { authorization: `Bearer ${other.tokenOf(caller)}` }
-    const init = { method: 'POST', headers, body: form }
-    return await fetch(`${other.instances[0].address}/api/apps`, init)
+    return await other.ask(other.instances[0], caller, { method: 'POST', path: '/api/apps', form })
   }
-  const listed = async () => (await Array.fromAsync(other.blobs.list('apps/'))).length
+  const listed = async () => (await Array.fromAsync(blobs.list('apps/'))).length
   expect((await send()).status).toBe(500)
   expect(await other.database.kysely.selectFrom('apps').selectAll().execute()).toEqual([])
   expect(await listed()).toBe(2)
   expect((await send()).status).toBe(201)
   expect(await listed()).toBe(4)
-  await other.clock.advance(61 * 60_000)
+  await other.moveTime(61 * 60_000)
   await vi.waitFor(async () => expect(await listed()).toBe(2), 10_000)
   const [row] = await other.database.kysely.selectFrom('apps').selectAll().execute()
-  expect(await other.blobs.open(`apps/${row!.id}.apk`)).toMatchObject({ sizeBytes: realApk.length })
+  expect(await blobs.open(`apps/${row!.id}.apk`)).toMatchObject({ sizeBytes: realApk.length })
 })
 
 test('an instance that closes lets those go who wait, and serves no more', async () => {
