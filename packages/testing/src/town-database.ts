@@ -20,7 +20,7 @@ export interface TownDatabase extends Clone {
   /** Moves the `app_now()` of all schemas. */
   moveTime(ms: number): Promise<void>
   /** How many events the consumers of these services have been done with. */
-  heard(services: readonly string[]): Promise<number>
+  heard(services: ReadonlySet<string>): Promise<number>
 }
 
 /**
@@ -50,9 +50,9 @@ async function build(adminUrl: DatabaseTarget, url: DatabaseTarget): Promise<voi
   )
 }
 
-async function countHeard(url: DatabaseTarget, of: readonly string[]): Promise<number> {
+async function countHeard(url: DatabaseTarget, of: ReadonlySet<string>): Promise<number> {
   const counts = schemas
-    .filter((schema) => of.includes(schema))
+    .filter((schema) => of.has(schema))
     .map((schema) => `(select count(*) from ${schema}.inbox)`)
   return await withClient(url, 'test fixture', async (client) => {
     const { rows } = await client.query<{ heard: string }>(`select ${['0', ...counts].join(' + ')} as heard`)

@@ -168,20 +168,29 @@ function targetOf(targets: TownDatabase['targets'], schema: string): ServiceData
 /** The services that run in the town. */
 function openResidents(platform: Platform) {
   const running = new Set<RunningService>()
-  const counts = new Map<string, number>()
+  const names = new Set<ServiceName>()
+  const taken = new Set<string>()
+  /** The lowest that is free, so that who comes after another has its number. */
+  const numberOf = (name: ServiceName): number => {
+    let number = 0
+    while (taken.has(`${name} ${number}`)) number += 1
+    taken.add(`${name} ${number}`)
+    return number
+  }
   return {
     running,
-    names: () => [...counts.keys()],
+    names,
     start: async (service: AnyService): Promise<RunningService> => {
-      const instance = counts.get(service.name) ?? 0
-      counts.set(service.name, instance + 1)
+      const instance = numberOf(service.name)
       const started = await startService(service, platform, { instance })
+      names.add(service.name)
       running.add(started)
       return {
         ...started,
         close: async () => {
           running.delete(started)
           await started.close()
+          taken.delete(`${service.name} ${instance}`)
         },
       }
     },
@@ -211,10 +220,10 @@ async function drain(
 ): Promise<void> {
   let heard: number | undefined
   for (;;) {
-    const before: number = heard ?? (await database.heard(residents.names()))
+    const before: number = heard ?? (await database.heard(residents.names))
     await Promise.all([...residents.running].map((one) => one.drain()))
     await bus.idle()
-    heard = await database.heard(residents.names())
+    heard = await database.heard(residents.names)
     if (heard === before) return
   }
 }

@@ -1,5 +1,5 @@
 import { platformRoutes } from '@cloudphone/contracts/api/platform-api'
-import { type RunningService, startService } from '@cloudphone/runtime/host'
+import type { RunningService } from '@cloudphone/runtime/host'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { devices } from './service.ts'
 import { type DevicesBed, openDevicesBed } from './testing/devices-bed.ts'
@@ -8,12 +8,9 @@ let bed: DevicesBed
 let second: RunningService
 beforeAll(async () => {
   bed = await openDevicesBed()
-  second = await startService(devices, bed.platform, { instance: 1 })
+  second = await bed.town.start(devices)
 })
-afterAll(async () => {
-  await second?.close()
-  await bed?.[Symbol.asyncDispose]()
-})
+afterAll(async () => await bed?.[Symbol.asyncDispose]())
 
 test('two instances make twenty phones at once, share ports and loops, and keep one platform key', async () => {
   const alice = bed.neighbours.person('member')

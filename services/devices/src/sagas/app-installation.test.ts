@@ -3,7 +3,6 @@ import { connectAdb } from '@cloudphone/adb-client/adb-client'
 import { generateAdbKey } from '@cloudphone/adb-client/adb-key'
 import { buildApk } from '@cloudphone/apk/testing/build-apk'
 import type { Device } from '@cloudphone/contracts/api/devices-api'
-import { schemaName } from '@cloudphone/contracts/event'
 import { AppInstallRequested } from '@cloudphone/contracts/events/app-events'
 import { type AllocationId, systemIds } from '@cloudphone/contracts/id'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -27,7 +26,7 @@ async function request(
 ): Promise<string> {
   const [appId, installationId] = [systemIds.next<'app'>(), systemIds.next<'installation'>()]
   bed.neighbours.apks.set(appId, apk)
-  const data = {
+  const payload = {
     installationId,
     appId,
     deviceId: device.id,
@@ -39,21 +38,9 @@ async function request(
     sizeBytes: apk.length,
     sha256: given.sha256 ?? createHash('sha256').update(apk).digest('hex'),
   }
-  const envelope = {
-    specversion: '1.0' as const,
-    id: systemIds.next<'event'>(),
-    source: '/cloudphone/apps',
-    type: AppInstallRequested.name,
-    subject: installationId,
-    time: new Date().toISOString(),
-    datacontenttype: 'application/json' as const,
-    dataschema: schemaName(AppInstallRequested),
-    aggregatetype: AppInstallRequested.aggregate,
-    aggregateversion: 1,
-    data,
+  for (let n = 0; n < 2; n += 1) {
+    await bed.town.publish(AppInstallRequested, { aggregateId: installationId, payload })
   }
-  await bed.bus.publish([envelope])
-  await bed.bus.publish([{ ...envelope, id: systemIds.next<'event'>() }])
   return installationId
 }
 

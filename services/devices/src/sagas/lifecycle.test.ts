@@ -1,7 +1,5 @@
 import { StopForShutdown } from '@cloudphone/contracts/api/devices-api'
-import { startService } from '@cloudphone/runtime/host'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { devices } from '../service.ts'
 import { type DevicesBed, openDevicesBed } from '../testing/devices-bed.ts'
 
 let bed: DevicesBed
@@ -76,7 +74,7 @@ test('the platform’s shutdown stops phones and its next start brings them back
     payload: { reason: 'shutdown' },
   })
   await bed.running.close()
-  bed.running = await startService(devices, bed.platform)
+  await bed.recover()
   await bed.until('the phone to be back', async () => {
     const { data } = await bed.ask(alice, 'GET', `/api/devices/${runs.id}`)
     return data.status === 'RUNNING'

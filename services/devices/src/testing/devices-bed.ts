@@ -6,23 +6,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { openDirectoryStore } from '@cloudphone/blobs/directory-store'
-import type { Bus } from '@cloudphone/bus/bus'
-import { EMBEDDED_BUS_MIGRATIONS, openEmbeddedBus } from '@cloudphone/bus/embedded/embedded-bus'
 import type { Device } from '@cloudphone/contracts/api/devices-api'
 import type { SagaView } from '@cloudphone/contracts/api/platform-api'
-import { type Database, openDatabase } from '@cloudphone/db/database'
-import { APP_NOW_MIGRATIONS } from '@cloudphone/db/migrate'
-import { crashPoints } from '@cloudphone/observe/crash-point'
-import { openLog, silentLog } from '@cloudphone/observe/log'
-import { openMetrics } from '@cloudphone/observe/metrics'
+import type { Database } from '@cloudphone/db/database'
 import { openPhoneHost, type PhoneHostClient } from '@cloudphone/phone/host/phone-host-client'
-import { staticRegistry } from '@cloudphone/registry/registry'
-import { type RunningService, startService } from '@cloudphone/runtime/host'
-import type { Platform } from '@cloudphone/runtime/platform'
-import { openServiceClient, type ServiceClient } from '@cloudphone/runtime/service-client'
-import { openServiceTokens } from '@cloudphone/runtime/tokens'
-import { createTestDatabase } from '@cloudphone/testing/postgres'
+import type { RunningService } from '@cloudphone/runtime/host'
+import type { ServiceClient } from '@cloudphone/runtime/service-client'
+import { ask } from '@cloudphone/testing/ask'
+import { openTown, type Town } from '@cloudphone/testing/town'
 import { sql } from 'kysely'
 import type { DevicesSchema } from '../db/schema.ts'
 import { devices } from '../service.ts'
@@ -45,13 +36,12 @@ export interface ToldEvent {
 
 /** The devices service over a real database, bus and phone host, with real neighbours. */
 export interface DevicesBed extends AsyncDisposable {
+  readonly town: Town
   readonly neighbours: Neighbours
   readonly hostProcess: PhoneHostProcess
   readonly host: PhoneHostClient
   readonly database: Database<DevicesSchema>
-  readonly bus: Bus
   readonly scheduler: ServiceClient
-  readonly platform: Platform
   running: RunningService
   ask<Data = Device>(
     person: Person,
@@ -76,27 +66,13 @@ export interface DevicesBed extends AsyncDisposable {
   until<T>(what: string, look: () => Promise<T | undefined | false>): Promise<T>
 }
 
-const secret = 'a secret that only the services of this test share'
 const PATIENCE_MS = 20_000
 
 /** Opens everything; `env` are further settings. */
 export async function openDevicesBed(env: Record<string, string> = {}): Promise<DevicesBed> {
   const folder = await mkdtemp(join(tmpdir(), 'devices-'))
   const hostProcess = await startPhoneHost(folder)
-  const own = await createTestDatabase({ migrations: [APP_NOW_MIGRATIONS], schema: 'devices' })
-  const busDatabase = await createTestDatabase({
-    migrations: [APP_NOW_MIGRATIONS, EMBEDDED_BUS_MIGRATIONS],
-    schema: 'bus',
-  })
-  const log =
-    process.env.DEVICES_TEST_LOG === undefined ? silentLog() : openLog({ level: 'info', format: 'json' })
-  const crash = crashPoints(undefined)
-  const metrics = openMetrics('test')
-  const bus = openEmbeddedBus({ url: busDatabase.url, log, metrics, crash })
-  await bus.declare()
-  const registry = staticRegistry()
-  const neighbours = await startNeighbours(registry, secret)
-  const platform: Platform = {
+  const town = await openTown({
     env: {
       DEVICES_PHONE_HOST_SOCKET: hostProcess.socketPath,
       DEVICES_SIM_BOOT_MS: '20',
@@ -105,44 +81,19 @@ export async function openDevicesBed(env: Record<string, string> = {}): Promise<
       DEVICES_RESTART_BACKOFF_MS: '50',
       ...env,
     },
-    log,
-    registry,
-    bus,
-    blobs: await openDirectoryStore(join(folder, 'blobs')),
-    crash,
-    metrics,
-    serviceSecret: secret,
-    databases: { devices: { url: own.url, schema: 'devices' } },
-    poolSize: 8,
-    host: '127.0.0.1',
-    portBase: 0,
-  }
-  const running = await startService(devices, platform)
-  const database = openDatabase<DevicesSchema>({
-    url: own.url,
-    schema: 'devices',
-    poolSize: 4,
-    applicationName: 'devices test',
-    log,
   })
-  const host = openPhoneHost({ socketPath: hostProcess.socketPath })
-  const scheduler = openServiceClient({
-    self: 'scheduler',
-    registry,
-    serviceTokens: openServiceTokens({ secret, now: () => new Date() }),
-  })
-
+  town.closing.defer('folder', () => rm(folder, { recursive: true, force: true }))
+  town.closing.defer('phone host', async () => await hostProcess[Symbol.asyncDispose]())
+  const database = town.databaseOf<DevicesSchema>('devices')
   const bed: DevicesBed = {
-    neighbours,
-    hostProcess,
-    host,
-    database,
-    bus,
-    scheduler,
-    platform,
-    running,
-    ask: (person, method, path, options = {}) =>
-      ask(bed.running.address, person, { method, path, ...options }),
+    ...{ town, hostProcess, database, scheduler: town.clientOf('scheduler') },
+    host: town.closing.add('host client', openPhoneHost({ socketPath: hostProcess.socketPath })),
+    neighbours: await startNeighbours(town),
+    running: await town.start(devices),
+    ask: async ({ token }, method, path, options = {}) => {
+      const { status, body = {} } = await ask(bed.running.address, { method, path, token, ...options })
+      return { status, data: body.data, problem: body }
+    },
     create: async (person, wish = {}) => {
       const answer = await bed.ask<{ sagaId: string; device: Device }>(person, 'POST', '/api/devices', {
         body: { name: `phone ${randomUUID().slice(0, 8)}`, resolution: '360x640', ...wish },
@@ -157,20 +108,16 @@ export async function openDevicesBed(env: Record<string, string> = {}): Promise<
       }),
     startVictim: async (points) => {
       await bed.running.close()
-      const settings: VictimSettings = {
-        env: platform.env as Record<string, string>,
-        crashPoints: points,
-        serviceSecret: secret,
-        database: own.url,
-        bus: busDatabase.url,
-        blobs: join(folder, 'blobs'),
-        users: (await registry.lookup('users'))[0] ?? '',
-        apps: (await registry.lookup('apps'))[0] ?? '',
-      }
-      return await spawnVictim(settings)
+      const { env, serviceSecret, databases, registry } = town.platform
+      const [users, apps] = [await registry.lookup('users'), await registry.lookup('apps')]
+      return await spawnVictim({
+        ...{ env: env as Record<string, string>, crashPoints: points, serviceSecret },
+        ...{ databases: databases as VictimSettings['databases'], blobFolder: town.blobFolder },
+        neighbours: { users, apps },
+      })
     },
     recover: async () => {
-      bed.running = await startService(devices, platform)
+      bed.running = await town.start(devices)
     },
     createRunning: async (person, wish) => {
       const { sagaId, device } = await bed.create(person, wish)
@@ -197,18 +144,7 @@ export async function openDevicesBed(env: Record<string, string> = {}): Promise<
       }
       throw new Error(`waited ${PATIENCE_MS} ms for ${what}`)
     },
-    [Symbol.asyncDispose]: async () => {
-      await scheduler.close()
-      await host.close()
-      await bed.running.close()
-      await database.close()
-      await neighbours[Symbol.asyncDispose]()
-      await bus.close()
-      await own.drop()
-      await busDatabase.drop()
-      await hostProcess[Symbol.asyncDispose]()
-      await rm(folder, { recursive: true, force: true })
-    },
+    [Symbol.asyncDispose]: town.close,
   }
   return bed
 }
@@ -231,23 +167,4 @@ async function spawnVictim(settings: VictimSettings) {
 function freshPorts(): string {
   const first = 12_000 + (process.pid % 90) * 200
   return `${first}-${first + 199}`
-}
-
-async function ask<Data>(
-  address: string,
-  person: Person,
-  { method, path, body, key }: { method: string; path: string; body?: unknown; key?: string },
-): Promise<Answer<Data>> {
-  const response = await fetch(`${address}${path}`, {
-    method,
-    headers: {
-      authorization: `Bearer ${person.token}`,
-      ...(body !== undefined && { 'content-type': 'application/json' }),
-      ...(key !== undefined && { 'idempotency-key': key }),
-    },
-    ...(body !== undefined && { body: JSON.stringify(body) }),
-  })
-  const text = await response.text()
-  const parsed = text === '' ? {} : JSON.parse(text)
-  return { status: response.status, data: parsed.data, problem: parsed }
 }

@@ -14,11 +14,9 @@ export interface VictimSettings {
   readonly env: Record<string, string>
   readonly crashPoints: string
   readonly serviceSecret: string
-  readonly database: string
-  readonly bus: string
-  readonly blobs: string
-  readonly users: string
-  readonly apps: string
+  readonly databases: Record<'devices' | 'bus', { url: string; schema: string }>
+  readonly blobFolder: string
+  readonly neighbours: Record<'users' | 'apps', readonly string[]>
 }
 
 const settings: VictimSettings = JSON.parse(process.env.VICTIM ?? '{}')
@@ -28,13 +26,13 @@ const crash = crashPoints(settings.crashPoints)
 const running = await startService(devices, {
   env: settings.env,
   log,
-  registry: staticRegistry({ users: [settings.users], apps: [settings.apps] }),
-  bus: openEmbeddedBus({ url: settings.bus, log, metrics, crash: crashPoints(undefined) }),
-  blobs: await openDirectoryStore(settings.blobs),
+  registry: staticRegistry(settings.neighbours),
+  bus: openEmbeddedBus({ ...settings.databases.bus, log, metrics, crash: crashPoints(undefined) }),
+  blobs: await openDirectoryStore(settings.blobFolder),
   crash,
   metrics,
   serviceSecret: settings.serviceSecret,
-  databases: { devices: { url: settings.database, schema: 'devices' } },
+  databases: settings.databases,
   poolSize: 5,
   host: '127.0.0.1',
   portBase: 0,
