@@ -5,11 +5,13 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
+import type { PhoneHostClient } from '@cloudphone/phone/host/phone-host-client'
 import type { Client } from '@cloudphone/sdk/client'
 import { temporaryFolder } from '@cloudphone/testing/temporary-folder'
-import { endNow, processesOf, removeFolder } from './leavings.ts'
+import { processesOf, removeFolder } from './leavings.ts'
 import { adminClient, type Reach, reachOf, testEnv } from './platform.ts'
 import { freePortBase } from './ports.ts'
+import { until } from './until.ts'
 
 export const executable = fileURLToPath(new URL('../../server/bin/cloudphone.mjs', import.meta.url))
 
@@ -43,8 +45,6 @@ export interface PlatformHome extends Reach {
   cloudphone(args: readonly string[], env?: Readonly<Record<string, string>>): Promise<Said>
   /** Ends what runs by Ctrl-C and removes the data. @throws Error when anything is left running. */
   close(): Promise<void>
-  /** Ends whatever is left, by SIGKILL, and removes the data: for drills whose end is not the matter. */
-  raze(): Promise<void>
 }
 
 /** Makes the data directory; nothing runs yet. */
@@ -74,17 +74,27 @@ export async function platformHome(env: Readonly<Record<string, string>> = {}): 
     },
     cloudphone: (args, more = {}) => cloudphone(args, { ...given, ...more }, folder),
     close: async () => {
+      if (run === undefined || (await hasEnded(run))) await shutPhonesDown(reach.host, folder)
+      else await run.end('SIGINT')
       await reach.host.close()
-      await run?.end('SIGINT')
       await removeFolder(folder)
     },
-    raze: async () => {
-      await reach.host.close()
-      for (const { pid } of await processesOf(folder)) endNow(pid)
-      await run?.exited
-      await removeFolder(folder).catch(async () => await removeFolder(folder))
-    },
   }
+}
+
+async function hasEnded({ exited }: Run): Promise<boolean> {
+  return await Promise.race([exited.then(() => true), Promise.resolve(false)])
+}
+
+/** Ends the phone host that a run has left behind, as SIGTERM and SIGKILL do. */
+async function shutPhonesDown(host: PhoneHostClient, folder: string): Promise<void> {
+  const isThere = await host.health().then(
+    () => true,
+    () => false,
+  )
+  if (!isThere) return
+  await host.shutdown()
+  await until('the phone host to end', async () => (await processesOf(folder)).length === 0)
 }
 
 async function start(env: Readonly<Record<string, string>>, cwd: string): Promise<Run> {

@@ -6,6 +6,15 @@ import type { Command } from 'commander'
 import { argument, command } from '../command.ts'
 import { facts, table } from '../output.ts'
 
+/** The file as it will be sent; Node's own error does not name it. */
+async function contentOf(file: string): Promise<Blob> {
+  try {
+    return await openAsBlob(file)
+  } catch (error) {
+    throw new Error(`${file} cannot be read`, { cause: error })
+  }
+}
+
 /** apps and installations. */
 export function addAppCommands(program: Command): void {
   const apps = program.command('apps').description('apps of the tenant')
@@ -15,9 +24,7 @@ export function addAppCommands(program: Command): void {
       const file = argument(args, 0)
       const app = await client.upload(api.UploadApp, {
         name: basename(file),
-        content: await openAsBlob(file).catch((error: unknown) => {
-          throw new Error(`${file} cannot be read`, { cause: error })
-        }),
+        content: await contentOf(file),
       })
       out.answer(app, describe)
     },

@@ -1,0 +1,71 @@
+import { generateAdbKey } from '@cloudphone/adb-client/adb-key'
+import { AddAdbKey, GetDevice, ListDevices } from '@cloudphone/contracts/api/devices-api'
+import { ListNotifications } from '@cloudphone/contracts/api/notifications-api'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createPhone } from '../src/door.ts'
+import { atRest, carryOut } from '../src/drill.ts'
+import { endNow, processesOf } from '../src/leavings.ts'
+import { adbTo } from '../src/phone-use.ts'
+import { type PlatformHome, platformHome } from '../src/platform-process.ts'
+import { until } from '../src/until.ts'
+
+/* S9: processes are really killed. Three named points here; all of them in tests/all/crash-creation.test.ts. */
+
+let home: PlatformHome
+beforeAll(async () => {
+  home = await platformHome()
+})
+afterAll(() => home?.close())
+
+test.each([
+  { point: 'saga.device_creation.CREATE_PROVIDER_DEVICE.after_effect', end: 'RUNNING' },
+  { point: 'outbox.after_publish', end: 'RUNNING' },
+  { point: 'saga.device_creation.CREATE_PROVIDER_DEVICE.undo.after_effect', end: 'gone' },
+] as const)(
+  'killed at $point, the creation ends $end after the next start',
+  async (drill) => {
+    await carryOut(home, drill)
+  },
+  120_000,
+)
+
+test('the control plane is killed: phones go on, and are found again', async () => {
+  const run = await home.start()
+  const client = await home.client()
+  const keys = await generateAdbKey('test')
+  await client.call(AddAdbKey, { body: { publicKey: keys.publicKey } })
+  const phone = await createPhone(client, { name: 'survivor' })
+  await using session = await adbTo(phone, keys)
+  expect(await run.end('SIGKILL')).toEqual({ code: null, signal: 'SIGKILL' })
+  expect((await session.run(['echo', 'alive'])).stdout).toBe('alive\n')
+
+  await home.start()
+  const found = await client.call(GetDevice, { params: { deviceId: phone.id } })
+  expect(found).toMatchObject({ status: 'RUNNING', startedAt: phone.startedAt, adbPort: phone.adbPort })
+  expect((await session.run(['echo', 'still'])).stdout).toBe('still\n')
+  expect(await home.host.get(phone.id)).toMatchObject({ state: 'running', generation: 1 })
+  await atRest(home, client)
+})
+
+test('the phone host is killed: that is noticed and told, and its phones come back by policy', async () => {
+  const client = await home.client()
+  const before = (await home.host.list()).phones.filter(({ state }) => state === 'running')
+  expect(before.length).toBeGreaterThanOrEqual(3)
+  const hosts = (await processesOf(home.folder)).filter(({ command }) => /phone\/src\/main\.ts/.test(command))
+  expect(hosts).toHaveLength(1)
+  endNow(hosts[0]?.pid ?? 0)
+  await until('every phone to be back', async () => {
+    const { phones } = await home.host.list().catch(() => ({ phones: [] }))
+    const rows = await Array.fromAsync(client.each(ListDevices))
+    return before.every(({ id, generation }) => {
+      const phone = phones.find((one) => one.id === id)
+      const isUp = phone?.state === 'running' && phone.generation === generation + 1
+      return isUp && rows.some((row) => row.id === id && row.status === 'RUNNING')
+    })
+  })
+  const running = before.map(({ id }) => id)
+  const { items } = await client.call(ListNotifications, { query: { limit: 100 } })
+  const told = items.filter(({ type }) => type === 'device_failed').map(({ data }) => data.deviceId)
+  expect(told.sort()).toEqual(running.sort())
+  await atRest(home, client)
+})
