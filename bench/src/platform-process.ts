@@ -95,12 +95,15 @@ export class PlatformProcess implements AsyncDisposable {
 
   /** As Ctrl-C: phones are stopped, services drained, PostgreSQL ended. */
   async stop(): Promise<void> {
-    await this.#end('SIGINT')
+    const code = await this.#end('SIGINT')
+    if (code !== 0)
+      throw new Error(`the platform on ${this.dataDir} did not stop in good order: code ${code}`)
   }
 
-  async #end(signal: NodeJS.Signals): Promise<void> {
+  /** Answers the exit code; null when the signal itself was the end. */
+  async #end(signal: NodeJS.Signals): Promise<number | null> {
     const child = this.#child
-    if (child === undefined) return
+    if (child === undefined) return 0
     const exited = child.exitCode === null ? once(child, 'exit') : undefined
     const { pid } = JSON.parse(await readFile(join(this.dataDir, 'server.json'), 'utf8'))
     process.kill(pid, signal)
@@ -108,6 +111,7 @@ export class PlatformProcess implements AsyncDisposable {
     await exited
     clearTimeout(timeout)
     this.#child = undefined
+    return child.exitCode
   }
 
   /** What PostgreSQL says of itself, such as `18.1, fsync on, synchronous_commit on, shared_buffers 128MB`. */
