@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import type { Caller } from '@cloudphone/contracts/access'
 import {
   ListNotifications,
@@ -61,7 +60,7 @@ async function listen(
   })
   sockets.push(socket)
   const next = new Promise<Notification>((resolve) => socket.once('notification', resolve))
-  await once(socket as unknown as NodeJS.EventEmitter, 'connect')
+  await new Promise<void>((resolve) => socket.once('connect', resolve))
   return { socket, next }
 }
 
