@@ -1,11 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { colours, decodePng } from '../src/picture.ts'
 import { type PlatformHome, platformHome, type Said } from '../src/platform-process.ts'
 
 /* The CLI as a process, against a platform that runs as another. */
+
+// Each starts processes of its own, and the machine may be busy.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
 
 let home: PlatformHome
 /** The account of the first start, from credentials.json: whom the CLI is without any sign-in. */
@@ -152,7 +155,7 @@ test('demo carries the whole journey through and reports it', async () => {
   for (const file of report.pictures)
     expect(colours(await decodePng(await readFile(file)))).toBeGreaterThan(1000)
   expect(await json('devices', 'list')).toEqual([])
-}, 60_000)
+})
 
 describe('doctor', () => {
   test('finds every invariant kept, and ends with 0', async () => {

@@ -1,7 +1,7 @@
 import { generateAdbKey } from '@cloudphone/adb-client/adb-key'
 import { AddAdbKey, GetDevice, ListDevices } from '@cloudphone/contracts/api/devices-api'
 import { ListNotifications } from '@cloudphone/contracts/api/notifications-api'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { createPhone } from '../src/door.ts'
 import { atRest, carryOut } from '../src/drill.ts'
 import { endNow, processesOf } from '../src/leavings.ts'
@@ -10,6 +10,9 @@ import { type PlatformHome, platformHome } from '../src/platform-process.ts'
 import { until } from '../src/until.ts'
 
 /* S9: processes are really killed. Three named points here; all of them in tests/all/crash-creation.test.ts. */
+
+// Each starts processes of its own, and the machine may be busy.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
 
 let home: PlatformHome
 beforeAll(async () => {

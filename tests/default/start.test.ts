@@ -7,7 +7,7 @@ import { text } from 'node:stream/consumers'
 import { generateAdbKey } from '@cloudphone/adb-client/adb-key'
 import { ListUsage } from '@cloudphone/contracts/api/billing-api'
 import { AddAdbKey, GetDevice } from '@cloudphone/contracts/api/devices-api'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { createPhone } from '../src/door.ts'
 import { processesOf } from '../src/leavings.ts'
 import { adbTo } from '../src/phone-use.ts'
@@ -15,6 +15,9 @@ import { executable, type PlatformHome, platformHome, type Run } from '../src/pl
 import { until } from '../src/until.ts'
 
 /* `cloudphone start` as a process: what it says, what it refuses, what it leaves and what it finds again. */
+
+// Each starts processes of its own, and the machine may be busy.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
 
 let home: PlatformHome
 beforeAll(async () => {

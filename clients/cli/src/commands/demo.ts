@@ -3,8 +3,6 @@ import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { command } from '../command.ts'
 import type { GlobalFlags } from '../connection.ts'
-import { adbIdentity } from '../demo/adb-identity.ts'
-import { travel } from '../demo/journey.ts'
 import { facts } from '../output.ts'
 
 /** `cloudphone demo`: the whole main job, told step by step. */
@@ -17,6 +15,11 @@ export function addDemoCommand(program: Command): void {
       configure: (c) =>
         c.option('--pictures <folder>', 'where to save the screenshots (default: the temporary folder)'),
       run: async ({ client, flags, out }) => {
+        // Only here: adb and sockets are half of what the CLI would load, and no other command needs them.
+        const [{ adbIdentity }, { travel }] = await Promise.all([
+          import('../demo/adb-identity.ts'),
+          import('../demo/journey.ts'),
+        ])
         const dataDir = resolve(flags.dataDir ?? process.env.CLOUDPHONE_DATA_DIR ?? '.cloudphone')
         const picturesDir = flags.pictures === undefined ? tmpdir() : resolve(flags.pictures)
         const report = await travel({ client, identity: await adbIdentity(dataDir), out, picturesDir })
