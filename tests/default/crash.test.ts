@@ -1,8 +1,8 @@
 import { generateAdbKey } from '@cloudphone/adb-client/adb-key'
-import { AddAdbKey, GetDevice, ListDevices } from '@cloudphone/contracts/api/devices-api'
+import { AddAdbKey, CreateDevice, GetDevice, ListDevices } from '@cloudphone/contracts/api/devices-api'
 import { ListNotifications } from '@cloudphone/contracts/api/notifications-api'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import { createPhone } from '../src/door.ts'
+import { createPhone, ended } from '../src/door.ts'
 import { atRest, carryOut } from '../src/drill.ts'
 import { endNow, processesOf } from '../src/leavings.ts'
 import { adbTo } from '../src/phone-use.ts'
@@ -70,5 +70,28 @@ test('the phone host is killed: that is noticed and told, and its phones come ba
   const { items } = await client.call(ListNotifications, { query: { limit: 100 } })
   const told = items.filter(({ type }) => type === 'device_failed').map(({ data }) => data.deviceId)
   expect(told.sort()).toEqual(running.sort())
+  await atRest(home, client)
+})
+
+test('everything is killed at once, PostgreSQL and phones too, in the middle of creations: all of it ends', async () => {
+  const client = await home.client()
+  const asked = await Promise.all(
+    Array.from({ length: 4 }, (_, n) =>
+      client.call(CreateDevice, { body: { name: `power cut ${n}`, resolution: '360x640', dpi: 160 } }),
+    ),
+  )
+  for (const { pid } of await processesOf(home.folder)) endNow(pid)
+  await until('the last of them to be gone', async () => (await processesOf(home.folder)).length === 0)
+
+  await home.start()
+  for (const { sagaId, device } of asked) {
+    const saga = await ended(client, sagaId)
+    expect(saga.status).toBe('COMPLETED')
+    expect((await client.call(GetDevice, { params: { deviceId: device.id } })).name).toMatch(/^power cut/)
+  }
+  await until('every phone to run again', async () => {
+    const rows = await Array.fromAsync(client.each(ListDevices))
+    return rows.length >= 7 && rows.every(({ status }) => status === 'RUNNING')
+  })
   await atRest(home, client)
 })
