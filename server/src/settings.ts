@@ -33,6 +33,9 @@ const ServerSettings = z.object({
   DATABASE_URL: z.string().optional(),
   DATABASE_DIRECT_URL: z.string().optional(),
   DATABASE_POOL_SIZE: z.coerce.number().int().min(2).max(200).default(5),
+  RABBITMQ_URL: z
+    .url({ protocol: /^amqps?$/, error: 'must be amqp://user:password@host:port or amqps://...' })
+    .optional(),
 })
 
 export interface Settings {
@@ -45,6 +48,8 @@ export interface Settings {
   readonly serviceSecret: string | undefined
   readonly crashPoints: string | undefined
   readonly database: { url: string | undefined; directUrl: string | undefined; poolSize: number }
+  /** Undefined: events go over the database. */
+  readonly rabbitmqUrl: string | undefined
   /** Handed on to each service, which picks its own. */
   readonly env: Env
 }
@@ -72,6 +77,7 @@ export function readServerSettings(env: Env, cwd: string): Settings {
       directUrl: read.DATABASE_DIRECT_URL,
       poolSize: read.DATABASE_POOL_SIZE,
     },
+    rabbitmqUrl: read.RABBITMQ_URL,
     env,
   }
 }

@@ -25,6 +25,7 @@ export interface RabbitNode {
 }
 
 const PROGRAMS = '/usr/lib/rabbitmq/bin'
+const NAME_SERVER = '/usr/bin/epmd'
 const READY_WITHIN_MS = 90_000
 
 /**
@@ -32,7 +33,7 @@ const READY_WITHIN_MS = 90_000
  * @throws Error that says what is missing.
  */
 export async function startRabbitNode(): Promise<RabbitNode> {
-  const missing = [join(PROGRAMS, 'rabbitmq-server'), '/usr/bin/epmd'].find((path) => !existsSync(path))
+  const missing = [join(PROGRAMS, 'rabbitmq-server'), NAME_SERVER].find((path) => !existsSync(path))
   if (missing !== undefined)
     throw new Error(
       `${missing} is missing: these tests need Debian's package rabbitmq-server (3.10 or newer)`,
@@ -41,7 +42,7 @@ export async function startRabbitNode(): Promise<RabbitNode> {
   const ports = await freePorts()
   const env = await environment(folder, ports)
   // Erlang's name server, in the foreground: one that the node starts would outlive it.
-  const names = spawn('epmd', ['-port', String(ports.names), '-address', '127.0.0.1'], {
+  const names = spawn(NAME_SERVER, ['-port', String(ports.names), '-address', '127.0.0.1'], {
     env,
     stdio: 'ignore',
   })

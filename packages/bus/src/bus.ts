@@ -68,8 +68,8 @@ export interface Bus {
   /**
    * Publishes events in order and resolves when each is durable in every queue that subscribes to it. Throws when the
    * bus cannot be reached: then nothing is known of any of them, and all are to be published again.
-   * Publishing an event again (same id) is harmless: a queue holds it once at most, and a queue whose consumer was done
-   * with it delivers it once more, to be refused by the consumer's inbox. The inbox is the guarantee.
+   * Publishing an event again (same id) is harmless: it may be delivered once more, to be refused by the consumer's inbox.
+   * The inbox is the guarantee.
    */
   publish(envelopes: readonly EventEnvelope[]): Promise<readonly PublishOutcome[]>
   /**

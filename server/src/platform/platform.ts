@@ -10,6 +10,7 @@ import {
   type EmbeddedBusOptions,
   openEmbeddedBus,
 } from '@cloudphone/bus/embedded/embedded-bus'
+import { openRabbitBus } from '@cloudphone/bus/rabbitmq/rabbit-bus'
 import { startEmbeddedPostgres } from '@cloudphone/db/embedded/postgres'
 import { APP_NOW_MIGRATIONS, migrate } from '@cloudphone/db/migrate'
 import { provision } from '@cloudphone/db/provision'
@@ -64,7 +65,13 @@ async function open(
   closing.add('blobs', blobs)
   const crash = crashPoints(settings.crashPoints)
   const metrics = openMetrics('platform')
-  const bus = closing.add('bus', await openBus({ ...database.bus, log, metrics, crash }))
+  const bus = closing.add(
+    'bus',
+    settings.rabbitmqUrl === undefined
+      ? await openBusOverPostgres({ ...database.bus, log, metrics, crash })
+      : openRabbitBus({ url: settings.rabbitmqUrl, log, metrics, crash }),
+  )
+  await bus.declare()
   const registry = closing.add('registry', staticRegistry())
   return {
     phoneHost,
@@ -126,13 +133,11 @@ async function openEmbedded(
   return postgres.adminUrl
 }
 
-/** The durable bus over PostgreSQL, its schema up to date and its queues declared. */
-async function openBus(options: EmbeddedBusOptions & { schema: string }): Promise<Bus> {
+/** The durable bus over PostgreSQL, its schema up to date. */
+async function openBusOverPostgres(options: EmbeddedBusOptions & { schema: string }): Promise<Bus> {
   const { url, schema, log } = options
   await migrate({ url, schema, directories: [APP_NOW_MIGRATIONS, EMBEDDED_BUS_MIGRATIONS], log })
-  const bus = openEmbeddedBus(options)
-  await bus.declare()
-  return bus
+  return openEmbeddedBus(options)
 }
 
 // A unix socket's path must fit into 108 bytes with its end (unix(7)).

@@ -72,9 +72,12 @@ export function openLink({ url, name, log, clock, heartbeatSeconds, connectTimeo
       } catch (error) {
         const cause = lastError ?? error
         const reason = cause instanceof Error ? cause.message : String(cause)
-        throw new Error(`RabbitMQ at ${target.host}${decodeURIComponent(target.pathname)}: ${reason}`, {
-          cause,
-        })
+        throw new Error(
+          `RabbitMQ at ${target.host}, virtual host ${decodeURIComponent(target.pathname.slice(1))}: ${reason}`,
+          {
+            cause,
+          },
+        )
       }
     },
     get blocked() {

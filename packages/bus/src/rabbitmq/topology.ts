@@ -49,7 +49,7 @@ export async function declareTopology(
 }
 
 /** One queue with its bindings and its dead letters. */
-export async function declareSubscription(channel: Channel, { queue, events }: Subscription): Promise<void> {
+async function declareSubscription(channel: Channel, { queue, events }: Subscription): Promise<void> {
   await channel.queueDeclare({
     queue: deadQueueOf(queue),
     durable: true,
