@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
+import { endOrphan } from '@cloudphone/db/embedded/postgres'
 import type { PhoneHostClient } from '@cloudphone/phone/host/phone-host-client'
 import type { Client } from '@cloudphone/sdk/client'
 import { temporaryFolder } from '@cloudphone/testing/temporary-folder'
@@ -29,6 +30,7 @@ export interface Run {
   /** What it printed until it was ready. */
   readonly greeting: readonly string[]
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>
+  readonly hasEnded: () => boolean
   /** Sends a signal and waits for the end. */
   end(signal: NodeJS.Signals): Promise<{ code: number | null; signal: NodeJS.Signals | null }>
 }
@@ -74,7 +76,7 @@ export async function platformHome(env: Readonly<Record<string, string>> = {}): 
     },
     cloudphone: (args, more = {}) => cloudphone(args, { ...given, ...more }, folder),
     close: async () => {
-      if (run === undefined || (await hasEnded(run))) await shutPhonesDown(reach.host, folder)
+      if (run === undefined || run.hasEnded()) await endRemains(reach.host, { folder, dataDir })
       else await run.end('SIGINT')
       await reach.host.close()
       await removeFolder(folder)
@@ -82,18 +84,17 @@ export async function platformHome(env: Readonly<Record<string, string>> = {}): 
   }
 }
 
-async function hasEnded({ exited }: Run): Promise<boolean> {
-  return await Promise.race([exited.then(() => true), Promise.resolve(false)])
-}
-
-/** Ends the phone host that a run has left behind, as SIGTERM and SIGKILL do. */
-async function shutPhonesDown(host: PhoneHostClient, folder: string): Promise<void> {
+/** Ends what a run has left behind: the phone host, as after SIGTERM, and PostgreSQL, as after SIGKILL. */
+async function endRemains(
+  host: PhoneHostClient,
+  { folder, dataDir }: { folder: string; dataDir: string },
+): Promise<void> {
   const isThere = await host.health().then(
     () => true,
     () => false,
   )
-  if (!isThere) return
-  await host.shutdown()
+  if (isThere) await host.shutdown()
+  await endOrphan(join(dataDir, 'postgres'))
   await until('the phone host to end', async () => (await processesOf(folder)).length === 0)
 }
 
@@ -118,13 +119,15 @@ async function start(env: Readonly<Record<string, string>>, cwd: string): Promis
   await Promise.race([ready, failed])
   // From now on its end is what a test waits for.
   failed.catch(() => undefined)
+  const hasEnded = () => child.exitCode !== null || child.signalCode !== null
   return {
     pid: pidOf(child),
     url: /http:\S+/.exec(greeting[0] ?? '')?.[0] ?? '',
     greeting,
     exited,
+    hasEnded,
     end: async (signal) => {
-      if (child.exitCode === null && child.signalCode === null) child.kill(signal)
+      if (!hasEnded()) child.kill(signal)
       return await exited
     },
   }
