@@ -28,6 +28,15 @@ test.each([
   if (/PASSWORD|SECRET/.test(name)) expect(read).not.toThrow(value)
 })
 
+test('a part of a platform needs a database where it meets the others', () => {
+  const part = { CLOUDPHONE_SERVICES: 'devices,billing' }
+  expect(() => readServerSettings(part, '/')).toThrow('needs DATABASE_URL')
+  expect(readServerSettings({ ...part, DATABASE_URL: 'postgres://a:b@c/d' }, '/').services).toEqual([
+    'devices',
+    'billing',
+  ])
+})
+
 test.each([
   ['~/phones', /^\/.+\/phones$/],
   ['/var/phones', /^\/var\/phones$/],

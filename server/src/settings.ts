@@ -1,7 +1,7 @@
 import { homedir } from 'node:os'
 import { isAbsolute, join, resolve } from 'node:path'
 import { ServiceName } from '@cloudphone/contracts/services'
-import { type Env, readSettings } from '@cloudphone/runtime/config'
+import { type Env, readSettings, SettingError } from '@cloudphone/runtime/config'
 import { z } from 'zod'
 
 const port = z.coerce.number().int().min(1).max(65_400)
@@ -60,11 +60,16 @@ export interface Settings {
  */
 export function readServerSettings(env: Env, cwd: string): Settings {
   const read = readSettings(ServerSettings, env)
+  const services = read.CLOUDPHONE_SERVICES
+  if (services.length < ServiceName.options.length && read.DATABASE_URL === undefined)
+    throw new SettingError(
+      `Setting CLOUDPHONE_SERVICES=${services.join(',')} needs DATABASE_URL: the parts of a platform meet in one database, and an embedded one serves a single process`,
+    )
   return {
     dataDir: absolute(read.CLOUDPHONE_DATA_DIR, cwd),
     portBase: read.CLOUDPHONE_PORT_BASE,
     host: read.CLOUDPHONE_HOST,
-    services: read.CLOUDPHONE_SERVICES,
+    services,
     log: {
       level: read.CLOUDPHONE_LOG_LEVEL,
       format: read.CLOUDPHONE_LOG_FORMAT ?? (process.stderr.isTTY ? 'pretty' : 'json'),

@@ -55,15 +55,16 @@ async function start(flags: Flags): Promise<number> {
       process.stderr.write(`${error.stack}\n`)
     return 1
   }
-  const url = urlOf(server, settings)
-  await announce(settings.dataDir, { pid: process.pid, url })
+  const url = server.services.find((service) => service.name === 'gateway')?.address
+  // The process with the door stands for the platform: clients find it, and `cloudphone stop` ends it.
+  if (url !== undefined) await announce(settings.dataDir, url)
   greet(server, settings, url)
   const signal = await signalled
   process.stdout.write(
     signal === 'SIGINT' ? 'Stopping phones and services ...\n' : 'Stopping services; phones stay ...\n',
   )
   await server.shutDown(signal === 'SIGINT' ? 'stop' : 'keep')
-  await withdraw(settings.dataDir)
+  if (url !== undefined) await withdraw(settings.dataDir)
   process.stdout.write('Stopped.\n')
   return 0
 }
@@ -81,12 +82,12 @@ function fromFlags(flags: Flags): Record<string, string> {
   )
 }
 
-function urlOf(server: RunningServer, settings: Settings): string {
-  const gateway = server.services.find((service) => service.name === 'gateway') ?? server.services[0]
-  return gateway?.address ?? `http://${settings.host}:${settings.portBase}`
-}
-
-function greet(server: RunningServer, settings: Settings, url: string): void {
+function greet(server: RunningServer, settings: Settings, url: string | undefined): void {
+  if (url === undefined) {
+    const parts = server.services.map(({ name, address }) => `  ${name} at ${address}`)
+    process.stdout.write(`A part of Cloudphone is ready:\n${parts.join('\n')}\n`)
+    return
+  }
   const { admin, adminIsNew } = server.secrets
   const lines = [
     `Cloudphone is ready at ${url}`,
@@ -108,7 +109,12 @@ function firstSignal(): Promise<'SIGINT' | 'SIGTERM'> {
       let seen = 0
       process.on(name, () => {
         seen += 1
-        if (seen > 1) process.exit(130)
+        if (seen > 1) {
+          process.stderr.write(
+            'Ended at once: the database and phones may go on; the next start takes them over.\n',
+          )
+          process.exit(130)
+        }
         resolve(name)
       })
     }

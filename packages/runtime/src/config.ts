@@ -1,7 +1,7 @@
 import type { z } from 'zod'
 
 /** A wrong setting: says which, what it was and what is allowed, in one line. */
-class SettingError extends Error {
+export class SettingError extends Error {
   constructor(message: string) {
     super(message)
     this.name = 'SettingError'

@@ -11,6 +11,7 @@ import {
   openEmbeddedBus,
 } from '@cloudphone/bus/embedded/embedded-bus'
 import { openRabbitBus } from '@cloudphone/bus/rabbitmq/rabbit-bus'
+import { ServiceName, services } from '@cloudphone/contracts/services'
 import { startEmbeddedPostgres } from '@cloudphone/db/embedded/postgres'
 import { APP_NOW_MIGRATIONS, migrate } from '@cloudphone/db/migrate'
 import { provision } from '@cloudphone/db/provision'
@@ -72,7 +73,7 @@ async function open(
       : openRabbitBus({ url: settings.rabbitmqUrl, log, metrics, crash }),
   )
   await bus.declare()
-  const registry = closing.add('registry', staticRegistry())
+  const registry = closing.add('registry', staticRegistry(elsewhere(settings)))
   return {
     phoneHost,
     notes,
@@ -95,6 +96,20 @@ async function open(
       portBase: settings.portBase,
     },
   }
+}
+
+/** Where the services answer that other processes of this machine run: each on its own port. */
+function elsewhere({
+  services: ours,
+  host,
+  portBase,
+}: Settings): Partial<Record<ServiceName, readonly string[]>> {
+  const name = host.includes(':') ? `[${host}]` : host
+  return Object.fromEntries(
+    ServiceName.options
+      .filter((service) => !ours.includes(service))
+      .map((service) => [service, [`http://${name}:${portBase + services[service].portOffset}`]]),
+  )
 }
 
 interface Databases {
