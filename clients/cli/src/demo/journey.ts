@@ -45,19 +45,37 @@ export interface JourneyReport {
 const transferBytes = 20_000_000
 const pollSeconds = 30
 
-/** The whole main job once: a phone of one's own, an app on it, a phone from the pool, the bill, and nothing left. */
+/**
+ * The whole main job once: a phone of one's own, an app on it, a phone from the pool, the bill, and nothing left. When a
+ * step fails, the phones that were made are deleted before its error goes on: each of them costs money while it runs.
+ */
 export async function travel(traveller: Traveller): Promise<JourneyReport> {
+  const made = new Set<devices.Device['id']>()
+  try {
+    return await journey(traveller, made)
+  } catch (error) {
+    for (const id of made) {
+      await deletePatiently(traveller, id).catch((failure: unknown) => {
+        const reason = failure instanceof Error ? failure.message : String(failure)
+        traveller.out.note(`   phone ${id} is left (cloudphone devices delete ${id}): ${reason}`)
+      })
+    }
+    throw error
+  }
+}
+
+async function journey(traveller: Traveller, made: Set<devices.Device['id']>): Promise<JourneyReport> {
   const { client, out } = traveller
   const me = await client.call(Me)
   out.note(`1. Signed in as ${me.email} (${me.role})`)
   const key = await client.call(devices.AddAdbKey, { body: { publicKey: traveller.identity.keys.publicKey } })
   out.note(`   adb key ${key.fingerprint} registered`)
 
-  const { device, sagaId, ms } = await createPhone(traveller, { name: 'demo-phone' })
+  const { device, sagaId, ms } = await createPhone(traveller, { name: 'demo-phone', made })
   const pictures: string[] = []
   const transfer = await useAdb(traveller, device, pictures)
   const packageName = await installApp(traveller, device, pictures)
-  const allocation = await usePool(traveller, me.id)
+  const allocation = await usePool(traveller, me.id, made)
 
   out.note('7. Stopping the phone')
   await finish(traveller, devices.StopDevice, device.id)
@@ -66,7 +84,7 @@ export async function travel(traveller: Traveller): Promise<JourneyReport> {
 
   out.note('8. Deleting both phones')
   await finish(traveller, devices.DeleteDevice, device.id)
-  await deletePooled(traveller, allocation.deviceId)
+  await deletePatiently(traveller, allocation.deviceId)
   const { healthy, reports } = await client.call(Doctor)
   for (const report of reports.filter((one) => !one.holds))
     out.note(`   violated: ${report.name}: ${report.figure}`)
@@ -89,13 +107,14 @@ export async function travel(traveller: Traveller): Promise<JourneyReport> {
 
 async function createPhone(
   { client, out }: Traveller,
-  options: { name: string; pooled?: true },
+  options: { name: string; pooled?: true; made: Set<devices.Device['id']> },
 ): Promise<{ device: devices.Device; sagaId: string; ms: number }> {
   const startedMs = performance.now()
   const { sagaId, device } = await client.call(devices.CreateDevice, {
     body: { name: options.name, resolution: '1080x1920', dpi: 320, ...(options.pooled && { userId: null }) },
   })
   const ms = Math.round(performance.now() - startedMs)
+  options.made.add(device.id)
   out.note(
     `${options.pooled ? '6. A phone for the pool' : '2. A phone was asked for'}: accepted in ${ms} ms, ${device.status}`,
   )
@@ -199,15 +218,19 @@ async function sampleApk(): Promise<string> {
 
 interface PoolStay {
   readonly id: string
-  readonly deviceId: string
+  readonly deviceId: devices.Device['id']
   readonly fence: number
   readonly released: string
   readonly notice: string
 }
 
-async function usePool(traveller: Traveller, userId: UserId): Promise<PoolStay> {
+async function usePool(
+  traveller: Traveller,
+  userId: UserId,
+  made: Set<devices.Device['id']>,
+): Promise<PoolStay> {
   const { client, out } = traveller
-  const { device } = await createPhone(traveller, { name: 'demo-pool', pooled: true })
+  const { device } = await createPhone(traveller, { name: 'demo-pool', pooled: true, made })
   const asked = await allocate(client)
   await sagaToCompletion(client, asked.sagaId, out)
   const params = { allocationId: asked.allocation.id }
@@ -219,6 +242,11 @@ async function usePool(traveller: Traveller, userId: UserId): Promise<PoolStay> 
   )
   const phone = await client.call(devices.GetDevice, { params: { deviceId: held.deviceId } })
   const notice = await whilePushed(client, held.id, async () => {
+    if (phone.id !== device.id) {
+      out.note(`   the pool gave ${phone.name}, which is not the demo's to crash: it is given back`)
+      await client.call(scheduler.ReleaseAllocation, { params })
+      return
+    }
     const session = await openSession(traveller, phone)
     out.note('   adb shell "echo c > /proc/sysrq-trigger": the phone crashes under its user')
     // It dies at once: the command's own end is not to be had.
@@ -294,22 +322,19 @@ async function finish(
   await sagaToCompletion(client, sagaId, out)
 }
 
-/** The phone that failed is being started again by policy; its deletion waits for that. */
-async function deletePooled(traveller: Traveller, deviceId: string): Promise<void> {
-  const id = devices.GetDevice.params.shape.deviceId.parse(deviceId)
+/** A phone that failed is being started again by policy; its deletion waits for that. One that is gone is deleted. */
+async function deletePatiently(traveller: Traveller, id: devices.Device['id']): Promise<void> {
   await patiently(async () => {
     try {
       await finish(traveller, devices.DeleteDevice, id)
       return true
     } catch (error) {
-      if (
-        error instanceof CloudphoneError &&
-        ['operation_in_progress', 'device_allocated'].includes(error.code)
-      )
-        return undefined
+      if (!(error instanceof CloudphoneError)) throw error
+      if (['device_not_found', 'device_creation_failed'].includes(error.code)) return true
+      if (['operation_in_progress', 'device_allocated'].includes(error.code)) return undefined
       throw error
     }
-  }, 'the pooled phone to be free for deletion')
+  }, `phone ${id} to be free for deletion`)
 }
 
 async function closedUsage(client: Client, deviceId: devices.Device['id']): Promise<JourneyReport['usage']> {
