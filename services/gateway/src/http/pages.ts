@@ -25,9 +25,16 @@ export async function servePages(app: FastifyInstance, document: OpenApiDocument
   await app.register(swaggerUi, {
     routePrefix: '/api/docs',
     staticCSP: docsPolicy,
+    theme: { title: 'Cloudphone API' },
+    logo: { type: 'image/svg+xml', content: logo, href: '/', target: '_self' },
     uiConfig: { docExpansion: 'none', persistAuthorization: false, validatorUrl: null },
   })
 }
+
+const logo = Buffer.from(
+  '<svg xmlns="http://www.w3.org/2000/svg" width="150" height="40"><text x="0" y="28" fill="#fff" ' +
+    'font-family="sans-serif" font-size="22" font-weight="bold">Cloudphone</text></svg>',
+)
 
 const landing = `<!doctype html>
 <html lang="en">
