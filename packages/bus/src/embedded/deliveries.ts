@@ -23,6 +23,22 @@ export async function claimDeliveries(
   return rows.map((row) => ({ ...row, executor }))
 }
 
+/**
+ * Those of the queues that have something unclaimed and due: one look at all of them. A claim from each queue that is
+ * empty, once a second, was 22 of the 54 transactions a second of a platform that does nothing (measured).
+ */
+export async function queuesWithDue(
+  db: QueryExecutorProvider,
+  queues: readonly string[],
+): Promise<readonly string[]> {
+  const { rows } = await sql<{ queue: string }>`
+    select consumed.queue from unnest(${queues}::text[]) as consumed (queue)
+    where exists (
+      select from bus_delivery d
+      where d.queue = consumed.queue and d.claimed_by is null and d.due_at <= app_now())`.execute(db)
+  return rows.map(({ queue }) => queue)
+}
+
 /** Which delivery, under which claim: one that was taken from its consumer meanwhile is left alone. */
 export interface Settled {
   readonly queue: string

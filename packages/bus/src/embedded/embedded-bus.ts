@@ -12,7 +12,7 @@ import type { Metrics } from '@cloudphone/observe/metrics'
 import type { Bus, Consumer, PublishOutcome } from '../bus.ts'
 import { busMetrics } from '../bus-metrics.ts'
 import { getDeadLetter, listDeadLetters, queueStatistics, replayDeadLetters } from './dead-letters.ts'
-import { hasWork } from './deliveries.ts'
+import { hasWork, queuesWithDue } from './deliveries.ts'
 import { openHeart } from './heart.ts'
 import { consumeQueue, type QueueConsumer } from './queue-consumer.ts'
 import { declareSubscriptions, insertDeliveries } from './routing.ts'
@@ -95,7 +95,7 @@ class EmbeddedBus implements Bus {
       log,
       ttlMs: options.consumerTtlMs ?? 10_000,
       onFreed: (queues) => this.#wakeQueues(queues),
-      onPoll: () => this.#wake(() => true),
+      onPoll: () => this.#poll(),
       pollMs: options.pollMs ?? 1_000,
     })
     this.#counts = busMetrics(metrics, () => this.statistics())
@@ -209,6 +209,13 @@ class EmbeddedBus implements Bus {
   #wakeQueues(queues: readonly string[]): void {
     this.#wake((queue) => queues.includes(queue))
     for (const queue of queues) this.#notifier.notify(channelOf(queue))
+  }
+
+  async #poll(): Promise<void> {
+    const consumed = [...new Set(this.#consumers.values())]
+    if (consumed.length === 0) return
+    const due = await queuesWithDue(this.#database.kysely, consumed)
+    this.#wake((queue) => due.includes(queue))
   }
 
   #wake(which: (queue: string) => boolean): void {

@@ -22,7 +22,7 @@ export interface HeartOptions {
   /** Queues that have something to deliver again. */
   readonly onFreed: (queues: readonly string[]) => void
   /** Every `pollMs` of real time, and when a new executor may claim: look at all queues, whatever was notified. */
-  readonly onPoll: () => void
+  readonly onPoll: () => Promise<void>
   readonly pollMs: number
 }
 
@@ -55,7 +55,7 @@ export function openHeart({ db, executor, log, ttlMs, onFreed, onPoll, pollMs }:
       const isNew = alive() !== identity.id
       await beat(db, { executor: identity.id, ttlMs })
       beating = { id: identity.id, lost: identity.lost, untilMs: startedAtMs + ttlMs }
-      if (isNew) onPoll()
+      if (isNew) await onPoll()
     }
     const freed = await freeAbandoned(db)
     if (freed.length === 0) return
@@ -65,10 +65,10 @@ export function openHeart({ db, executor, log, ttlMs, onFreed, onPoll, pollMs }:
     onFreed(freed)
   }
 
-  const poll = (): void => {
+  const poll = async (): Promise<void> => {
     if (clock.monotonicMs() < pollAtMs) return
     pollAtMs = clock.monotonicMs() + pollMs
-    onPoll()
+    await onPoll()
   }
 
   const housekeeping = async (): Promise<void> => {
@@ -82,7 +82,7 @@ export function openHeart({ db, executor, log, ttlMs, onFreed, onPoll, pollMs }:
       await clock.sleep(Math.min(SWEEP_EVERY_MS, pollMs, ttlMs / 3), stopped.signal).catch(() => undefined)
       if (stopped.signal.aborted) return
       try {
-        poll()
+        await poll()
         await turn()
         await housekeeping()
       } catch (error) {
