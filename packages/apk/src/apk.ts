@@ -5,7 +5,7 @@ import { type ApkIcon, findIcon } from './icon.ts'
 import { readManifest } from './manifest.ts'
 import { ResourceTable } from './resources.ts'
 
-export { ApkError, type ApkErrorCode } from './apk-error.ts'
+export { ApkError } from './apk-error.ts'
 export type { ApkLimits } from './archive.ts'
 export type { ApkIcon } from './icon.ts'
 
