@@ -8,7 +8,7 @@ const ci = process.env.CI === 'true'
  */
 export default defineConfig({
   test: {
-    include: ['tests/all/**/*.test.ts'],
+    include: ['tests/all/**/*.test.ts', 'packages/**/*.drill.test.ts', 'services/**/*.drill.test.ts'],
     globalSetup: ['packages/testing/src/global-setup.ts'],
     passWithNoTests: false,
     pool: 'forks',

@@ -14,6 +14,8 @@ export default defineConfig({
       'tests/default/**/*.test.ts',
       'bench/**/*.test.ts',
     ],
+    // Long drills run with `npm run test:all`.
+    exclude: ['**/node_modules/**', '**/*.drill.test.ts'],
     globalSetup: ['packages/testing/src/global-setup.ts'],
     passWithNoTests: false,
     pool: 'forks',

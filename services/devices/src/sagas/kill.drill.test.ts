@@ -46,13 +46,10 @@ async function everythingInOrder(): Promise<void> {
   expect(live.sort()).toEqual(rows.map(({ id }) => id).sort())
 }
 
-/** The points that hurt most; `CLOUDPHONE_DRILLS=all` adds the others. */
 const points = [
   ['saga.device_creation.CREATE_PROVIDER_DEVICE.after_effect', 'RUNNING'],
   ['saga.device_creation.START_DEVICE.after_effect', 'RUNNING'],
   ['saga.device_creation.CREATE_PROVIDER_DEVICE.undo.after_effect', 'gone'],
-] as const
-const furtherPoints = [
   ['saga.device_creation.ALLOCATE_PORTS.after_effect', 'RUNNING'],
   ['saga.device_creation.CREATE_PROVIDER_DEVICE.before_effect', 'RUNNING'],
   ['saga.device_creation.CREATE_DATABASE_RECORD.after_effect', 'RUNNING'],
@@ -65,31 +62,28 @@ const furtherPoints = [
   ['saga.device_creation.ALLOCATE_PORTS.undo.after_effect', 'gone'],
 ] as const
 
-test.each(process.env.CLOUDPHONE_DRILLS === 'all' ? [...points, ...furtherPoints] : points)(
-  'killed at %s, the device ends %s',
-  async (point, end) => {
-    const alice = bed.neighbours.person('member')
-    const [key, name] = [randomUUID(), end === 'gone' ? 'doomed' : 'spared']
-    await bed.host.setFaults({
-      seed: 1,
-      rules: [{ op: 'create', kind: 'fail', probability: 1, match: { name: 'cloudphone-doomed-*' } }],
-    })
-    const victim = await bed.startVictim(`${point}=kill`)
-    await askVictim(victim.address, alice, { name, resolution: '360x640' }, key)
-    await victim.died
-    await bed.recover()
-    const { rows } = await bed.database.pool.query(
-      'select saga_id, subject from saga_state where user_id = $1',
-      [alice.userId],
-    )
-    expect(rows).toHaveLength(1)
-    const saga = await bed.ended(alice, rows[0].saga_id)
-    expect(saga.status).toBe(end === 'gone' ? 'COMPENSATED' : 'COMPLETED')
-    const device = await bed.ask(alice, 'GET', `/api/devices/${rows[0].subject}`)
-    expect(end === 'gone' ? device.status : device.data.status).toBe(end === 'gone' ? 410 : 'RUNNING')
-    await everythingInOrder()
-  },
-)
+test.each(points)('killed at %s, the device ends %s', async (point, end) => {
+  const alice = bed.neighbours.person('member')
+  const [key, name] = [randomUUID(), end === 'gone' ? 'doomed' : 'spared']
+  await bed.host.setFaults({
+    seed: 1,
+    rules: [{ op: 'create', kind: 'fail', probability: 1, match: { name: 'cloudphone-doomed-*' } }],
+  })
+  const victim = await bed.startVictim(`${point}=kill`)
+  await askVictim(victim.address, alice, { name, resolution: '360x640' }, key)
+  await victim.died
+  await bed.recover()
+  const { rows } = await bed.database.pool.query(
+    'select saga_id, subject from saga_state where user_id = $1',
+    [alice.userId],
+  )
+  expect(rows).toHaveLength(1)
+  const saga = await bed.ended(alice, rows[0].saga_id)
+  expect(saga.status).toBe(end === 'gone' ? 'COMPENSATED' : 'COMPLETED')
+  const device = await bed.ask(alice, 'GET', `/api/devices/${rows[0].subject}`)
+  expect(end === 'gone' ? device.status : device.data.status).toBe(end === 'gone' ? 410 : 'RUNNING')
+  await everythingInOrder()
+})
 
 test('killed between the reservation and its own commit, the request tried again takes nothing twice', async () => {
   const alice = bed.neighbours.person('member')
