@@ -27,3 +27,8 @@ test('a stranger with the pid of one that was killed is not taken for it', async
   await writeFile(path, JSON.stringify({ ...announced, started: 'another boot/1' }))
   expect(await findRunning(dataDir)).toBeUndefined()
 })
+
+test('an announcement that names no process is said in one line', async () => {
+  await writeFile(join(dataDir, 'server.json'), '{"pid":1}')
+  await expect(findRunning(dataDir)).rejects.toThrow(/^.*server\.json cannot be read: it names no process$/)
+})

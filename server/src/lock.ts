@@ -27,13 +27,14 @@ export async function withdraw(dataDir: string): Promise<void> {
   await rm(nameOf(dataDir), { force: true })
 }
 
-/** The process that announced itself and still lives; undefined when there is none. */
+/** The process that announced itself and still lives. @throws Error in one line when the announcement cannot be read. */
 export async function findRunning(dataDir: string): Promise<Running | undefined> {
   try {
-    const running = Running.parse(JSON.parse(await readFile(nameOf(dataDir), 'utf8')))
+    const { data: running } = Running.safeParse(JSON.parse(await readFile(nameOf(dataDir), 'utf8')))
+    if (running === undefined) throw new Error('it names no process')
     return (await isAlive(running)) ? running : undefined
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
-    throw error
+    throw new Error(`${nameOf(dataDir)} cannot be read: ${error instanceof Error ? error.message : error}`)
   }
 }
