@@ -395,7 +395,8 @@ function virtualStat(node: VirtualNode): { mode: number; size: number } {
 /** Where writes to a device or a trigger go; undefined for everything that keeps what is written. */
 function sinkOf(node: VirtualNode | undefined): Writable | undefined {
   // Taken a turn of the event loop later: `cat /dev/zero > /dev/null` must not keep all other phones waiting.
-  if (node?.kind === 'device') return new Writable({ write: (_chunk, _encoding, done) => void setImmediate(done) })
+  if (node?.kind === 'device')
+    return new Writable({ write: (_chunk, _encoding, done) => void setImmediate(done) })
   if (node?.kind !== 'trigger') return undefined
   return new Writable({
     write: (chunk: Buffer, _encoding, done) => {

@@ -107,7 +107,7 @@ function ownerOf(path: string): readonly [string, string] {
 }
 
 function modeText(mode: number): string {
-  const kinds: Readonly<Record<number, string>> = { [0o040000]: 'd', [0o120000]: 'l', [0o020000]: 'c' }
+  const kinds: Readonly<Record<number, string>> = { 9604: 'd', 21609: 'l', 4802: 'c' }
   const bits = [...'rwxrwxrwx'].map((letter, i) => (mode & (0o400 >> i) ? letter : '-')).join('')
   return (kinds[mode & TYPE] ?? '-') + bits
 }
