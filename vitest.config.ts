@@ -19,7 +19,7 @@ export default defineConfig({
     globalSetup: ['packages/testing/src/global-setup.ts'],
     passWithNoTests: false,
     pool: 'forks',
-    maxWorkers: 2,
+    maxWorkers: 3,
     testTimeout: 30_000,
     hookTimeout: 60_000,
     reporters: ci ? ['default', 'json'] : ['default'],

@@ -26,7 +26,6 @@ export const DeviceId = idSchema('device')
 export const AllocationId = idSchema('allocation')
 export const AppId = idSchema('app')
 export const InstallationId = idSchema('installation')
-export const EventId = idSchema('event')
 export const NodeId = idSchema('node')
 
 /** Mints ids. Injected, so that tests can make them predictable. */

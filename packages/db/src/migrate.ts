@@ -26,7 +26,7 @@ export interface Migration {
 export const APP_NOW_MIGRATIONS = new URL('../migrations/', import.meta.url)
 
 /** A migration that cannot be applied; the message says which and what to do. */
-export class MigrationError extends Error {
+class MigrationError extends Error {
   override readonly name = 'MigrationError'
   readonly code = 'migration_failed'
   readonly retryable = false

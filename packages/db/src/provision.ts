@@ -8,7 +8,7 @@ import { type DatabaseTarget, describeTarget, redactTarget, retarget } from './t
 export type DatabaseLayout = Readonly<Record<string, readonly string[]>>
 
 /** The layout of a whole installation: billing keeps its books apart, read models apart from both. */
-export const defaultLayout: DatabaseLayout = {
+const defaultLayout: DatabaseLayout = {
   cloudphone_core: ['users', 'devices', 'apps', 'scheduler', 'notifications', 'media', 'bus'],
   cloudphone_billing: ['billing'],
   cloudphone_analytics: ['analytics'],
