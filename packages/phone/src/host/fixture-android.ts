@@ -85,12 +85,16 @@ function fixtureFs(root: string): PhoneFs {
     stat: async (path) => await looked(async () => await stat(real(path))),
     list: async (path) => {
       const names = await inAndroidWords(async () => await readdir(real(path)))
-      return await Promise.all(
+      const entries = await Promise.all(
         names.map(async (name) => {
-          const { mode, size, mtimeMs } = await lstat(join(real(path), name))
-          return { name, mode, size, mtime: Math.trunc(mtimeMs / 1000) }
+          // A file that is being written takes its name at its end: what readdir saw may be gone.
+          const found = await lstat(join(real(path), name)).catch(() => undefined)
+          if (found === undefined) return []
+          const { mode, size, mtimeMs } = found
+          return [{ name, mode, size, mtime: Math.trunc(mtimeMs / 1000) }]
         }),
       )
+      return entries.flat()
     },
     read: async (path) => {
       await inAndroidWords(async () => await stat(real(path)))
