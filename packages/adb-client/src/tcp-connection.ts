@@ -37,6 +37,7 @@ export async function openTcp(options: {
   return {
     socket,
     connection: {
+      // Node's stream and the library's are the same at run time; only their types do not know each other.
       readable: (readable as unknown as ReadableStream<Uint8Array>).pipeThrough(
         new StructDeserializeStream(AdbPacket),
       ),

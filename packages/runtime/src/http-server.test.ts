@@ -54,7 +54,7 @@ async function serve(bindings: readonly Binding[]) {
       log: silentLog(),
       metrics: openMetrics('users'),
       sharedMetrics: undefined,
-      tokens: { verify: async () => Promise.reject(common.invalid_token()), forget: () => undefined },
+      tokens: { verify: async () => Promise.reject(common.invalid_token()) },
       serviceTokens,
       idempotency: undefined,
       ready: async () => true,

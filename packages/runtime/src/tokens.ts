@@ -16,8 +16,6 @@ const Claims = z.object({ sub: UserId, tid: TenantId, role: Role, sid: z.string(
 export interface TokenVerifier {
   /** @throws ProblemError `token_expired` or `invalid_token`. */
   verify(token: string): Promise<Caller>
-  /** Forgets what was verified for a session: it was revoked. */
-  forget(sessionId: string): void
 }
 
 /**
@@ -83,9 +81,6 @@ export function openTokenVerifier(options: {
         if (error instanceof errors.JWTExpired) throw common.token_expired()
         throw common.invalid_token()
       }
-    },
-    forget: (sessionId) => {
-      for (const [hash, { caller }] of seen.entries()) if (caller.sessionId === sessionId) seen.delete(hash)
     },
   }
 }
