@@ -2,18 +2,7 @@ import { executorKey, liveExecutorKeys } from '@cloudphone/db/executor'
 import { type QueryExecutorProvider, sql } from 'kysely'
 import { QUARANTINE_DEATHS } from './decide.ts'
 import { type RawRow, ROW_COLUMNS, readRow, type SagaRow } from './row.ts'
-
-export interface ClaimOptions {
-  readonly executorId: string
-  /** Ids under which this very process claimed before: when their connections broke, nobody died. */
-  readonly formerIds: readonly string[]
-  /** `type:version` of each definition that this process has. */
-  readonly known: readonly string[]
-  readonly limit: number
-  /** Room for sagas that are under suspicion of killing their executor: 0 or 1. */
-  readonly suspects: number
-  readonly leaseTtlMs: number
-}
+import type { ClaimOptions } from './store.ts'
 
 /** From this many deaths on, a saga runs without another suspect beside it, so that it takes no bystander along. */
 export const SUSPECT_DEATHS = 2

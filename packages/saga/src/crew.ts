@@ -1,15 +1,14 @@
 /* The runs in the hands of this process: their leases, their abandonment, their end. */
-import type { Database, Tx } from '@cloudphone/db/database'
 import { inTrace } from '@cloudphone/observe/trace'
-import { giveBack, renew, SUSPECT_DEATHS } from './claim.ts'
+import { SUSPECT_DEATHS } from './claim.ts'
 import type { Plan } from './decide.ts'
 import type { SagaDefinition } from './definition.ts'
 import { failureOf } from './errors.ts'
 import type { SagaRow } from './row.ts'
 import { type Room, type Run, runSaga, trustUntil } from './run.ts'
 
-export interface Known<Schema> {
-  readonly definition: SagaDefinition<never, Tx<Schema>>
+export interface Known<Transaction> {
+  readonly definition: SagaDefinition<never, Transaction>
   readonly plan: Plan
 }
 
@@ -35,20 +34,20 @@ export interface Crew {
 /** After an error that no step caused, such as a lost database. */
 const TROUBLE_DELAY_MS = 1_000
 
-export function openCrew<Schema>({
+export function openCrew<Transaction>({
   room,
   known,
   onFree,
 }: {
-  room: Room<Schema>
-  known: (row: SagaRow) => Known<Schema>
+  room: Room<Transaction>
+  known: (row: SagaRow) => Known<Transaction>
   onFree: () => void
 }): Crew {
-  const { database, log, realClock, leaseTtlMs } = room
-  const runs = new Map<Run<Schema>, Promise<void>>()
+  const { store, log, realClock, leaseTtlMs } = room
+  const runs = new Map<Run<Transaction>, Promise<void>>()
   let draining = false
 
-  const carry = async (run: Run<Schema>): Promise<void> => {
+  const carry = async (run: Run<Transaction>): Promise<void> => {
     const { sagaId, fence } = run.row
     let delayMs = 0
     try {
@@ -63,8 +62,7 @@ export function openCrew<Schema>({
     }
     try {
       // Most runs have given their lease back with their last checkpoint; an abandoned one may still have it.
-      if (delayMs > 0 || run.abandon.signal.aborted)
-        await giveBack(database.kysely, { sagaId, fence, delayMs })
+      if (delayMs > 0 || run.abandon.signal.aborted) await store.giveBack({ sagaId, fence, delayMs })
     } catch (error) {
       // Then it runs out by itself.
       log.warn({ event: 'saga.give_back_failed', err: error, sagaId })
@@ -79,7 +77,7 @@ export function openCrew<Schema>({
       return [...runs.keys()].some(({ row }) => row.deaths >= SUSPECT_DEATHS) ? 0 : 1
     },
     launch(row, { executorId, askedMs }) {
-      const run: Run<Schema> = {
+      const run: Run<Transaction> = {
         row,
         executorId,
         ...known(row),
@@ -99,7 +97,7 @@ export function openCrew<Schema>({
         if (nowMs >= run.trustUntilMs) run.abandon.abort(new Error('lease ran out'))
       }
     },
-    renewLeases: () => renewLeases([...runs.keys()], { database, leaseTtlMs, realClock }),
+    renewLeases: () => renewLeases([...runs.keys()], { store, leaseTtlMs, realClock }),
     abandon(executorId, reason) {
       for (const run of runs.keys()) if (run.executorId === executorId) run.abandon.abort(reason)
     },
@@ -116,13 +114,9 @@ export function openCrew<Schema>({
   }
 }
 
-async function renewLeases<Schema>(
-  runs: readonly Run<Schema>[],
-  {
-    database,
-    leaseTtlMs,
-    realClock,
-  }: { database: Database<Schema>; leaseTtlMs: number; realClock: Room<Schema>['realClock'] },
+async function renewLeases<Transaction>(
+  runs: readonly Run<Transaction>[],
+  { store, leaseTtlMs, realClock }: Pick<Room<Transaction>, 'store' | 'leaseTtlMs' | 'realClock'>,
 ): Promise<void> {
   const nowMs = realClock.monotonicMs()
   // Quick sagas renew by their checkpoints; only those that linger cost a heartbeat.
@@ -132,7 +126,7 @@ async function renewLeases<Schema>(
   for (const [executorId, own] of Map.groupBy(due, (run) => run.executorId)) {
     const sagaIds = own.map(({ row }) => row.sagaId)
     const askedMs = realClock.monotonicMs()
-    const held = await renew(database.kysely, { executorId, sagaIds, leaseTtlMs })
+    const held = await store.renew({ executorId, sagaIds, leaseTtlMs })
     for (const run of own) {
       // A row that a checkpoint had locked was left out: it renews itself, or its trust ends in time.
       if (held.get(run.row.sagaId) === run.row.fence) run.trustUntilMs = trustUntil(askedMs, leaseTtlMs)

@@ -1,7 +1,6 @@
 import { DatabaseUnavailable } from '@cloudphone/db/errors'
 import type { Executor, ExecutorIdentity } from '@cloudphone/db/executor'
 import { openBell, whenAborted } from './bell.ts'
-import { claimAny, claimFree, nextDueInMs } from './claim.ts'
 import { type Known, openCrew } from './crew.ts'
 import type { SagaRow } from './row.ts'
 import type { Room } from './run.ts'
@@ -15,12 +14,12 @@ export interface Dispatcher {
   stop(graceMs: number): Promise<void>
 }
 
-export interface DispatcherOptions<Schema> {
-  readonly room: Room<Schema>
+export interface DispatcherOptions<Transaction> {
+  readonly room: Room<Transaction>
   readonly executor: Executor
   /** `type:version` of each definition. */
   readonly keys: readonly string[]
-  readonly knownOf: (row: SagaRow) => Known<Schema>
+  readonly knownOf: (row: SagaRow) => Known<Transaction>
   readonly concurrency: number
   readonly sweepMs: number
 }
@@ -31,10 +30,9 @@ const ABANDON_WAIT_MS = 1_500
 /** A timer of more than 2^31 ms would fire at once. */
 const MAX_NAP_MS = 3_600_000
 
-export function openDispatcher<Schema>(options: DispatcherOptions<Schema>): Dispatcher {
+export function openDispatcher<Transaction>(options: DispatcherOptions<Transaction>): Dispatcher {
   const { room, executor, keys, knownOf, concurrency, sweepMs } = options
-  const { log, clock, realClock, leaseTtlMs } = room
-  const db = room.database.kysely
+  const { store, log, clock, realClock, leaseTtlMs } = room
   const bell = openBell()
   const stopped = new AbortController()
   // Beats until the last run has ended, also while nothing is claimed any more.
@@ -67,7 +65,7 @@ export function openDispatcher<Schema>(options: DispatcherOptions<Schema>): Disp
     follow(identity)
     const askedMs = realClock.monotonicMs()
     const sweep = askedMs - lastSweepMs >= sweepMs
-    const rows = await (sweep ? claimAny : claimFree)(db, {
+    const rows = await (sweep ? store.claimAny : store.claimFree)({
       executorId: identity.id,
       formerIds: [...formerIds],
       known: keys,
@@ -88,7 +86,7 @@ export function openDispatcher<Schema>(options: DispatcherOptions<Schema>): Disp
 
   /** Sleeps until the bell, the next sweep or the next due row; with full hands only until the bell or the sweep. */
   const rest = async (full: boolean): Promise<void> => {
-    const dueInMs = full ? null : await nextDueInMs(db, keys)
+    const dueInMs = full ? null : await store.nextDueInMs(keys)
     const over = new AbortController()
     const signal = AbortSignal.any([over.signal, stopped.signal])
     const naps = [bell.next(signal), realClock.sleep(sweepMs, signal)]

@@ -23,6 +23,7 @@ import {
   takeReply,
   turnSagaBack,
 } from './operate.ts'
+import { postgresStore } from './postgres-store.ts'
 import { type Purged, purge } from './purge.ts'
 import type { SagaRow } from './row.ts'
 import type { Room } from './run.ts'
@@ -176,8 +177,8 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     dispatcher.wake()
     hints.due()
   }
-  const room: Room<Schema> = {
-    database,
+  const room: Room<Tx<Schema>> = {
+    store: postgresStore(database),
     outbox: options.outbox,
     log,
     crash,

@@ -1,22 +1,28 @@
-import type { Database, Tx } from '@cloudphone/db/database'
+import type { EventDefinition } from '@cloudphone/contracts/event'
 import { DatabaseUnavailable } from '@cloudphone/db/errors'
 import type { Clock } from '@cloudphone/observe/clock'
 import type { CrashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
-import type { Outbox } from '@cloudphone/outbox/outbox'
-import { checkpoint } from './checkpoint.ts'
-import { isPoisoned, readHeld } from './claim.ts'
+import type { EventFacts } from '@cloudphone/outbox/outbox'
+import { isPoisoned } from './claim.ts'
 import { canTurnBack, type Decision, decide, type Outcome, type Plan, stepAt } from './decide.ts'
 import type { SagaDefinition, Step, StepContext } from './definition.ts'
 import { tryEffect } from './effect.ts'
 import { failureOf } from './errors.ts'
 import { failureOfReply, type SagaRow } from './row.ts'
+import type { SagaStore } from './store.ts'
 import type { Telemetry } from './telemetry.ts'
 
+/** The outbox, in the store's own transactions. */
+export interface CommandOutbox<Transaction> {
+  add(tx: Transaction, definition: EventDefinition, facts: EventFacts<EventDefinition>): Promise<void>
+}
+
 /** What running a saga takes; one per engine. */
-export interface Room<Schema> {
-  readonly database: Database<Schema>
-  readonly outbox: Pick<Outbox, 'add'> | undefined
+export interface Room<Transaction> {
+  readonly store: SagaStore<Transaction>
+  /** Where the commands of ask steps go. */
+  readonly outbox: CommandOutbox<Transaction> | undefined
   readonly log: Logger
   readonly crash: CrashPoints
   readonly clock: Clock
@@ -28,10 +34,10 @@ export interface Room<Schema> {
 }
 
 /** A claimed saga in the hands of this process. */
-export interface Run<Schema> {
+export interface Run<Transaction> {
   readonly row: SagaRow
   readonly executorId: string
-  readonly definition: SagaDefinition<never, Tx<Schema>>
+  readonly definition: SagaDefinition<never, Transaction>
   readonly plan: Plan
   /** Aborts when the lease is lost or the process must stop now. */
   readonly abandon: AbortController
@@ -58,7 +64,7 @@ export function trustUntil(askedMs: number, leaseTtlMs: number): number {
 }
 
 /** Carries a claimed saga on until it ends, has to wait, or is no longer ours. */
-export async function runSaga<Schema>(room: Room<Schema>, run: Run<Schema>): Promise<void> {
+export async function runSaga<Transaction>(room: Room<Transaction>, run: Run<Transaction>): Promise<void> {
   await room.crash.reach('saga.after_claim')
   let row: SagaRow | undefined = run.row
   while (row !== undefined) {
@@ -70,14 +76,14 @@ export async function runSaga<Schema>(room: Room<Schema>, run: Run<Schema>): Pro
 }
 
 /** One try of one step, from a row as it was read to the row that the checkpoint left. */
-class Turn<Schema> {
-  readonly #room: Room<Schema>
-  readonly #run: Run<Schema>
+class Turn<Transaction> {
+  readonly #room: Room<Transaction>
+  readonly #run: Run<Transaction>
   readonly #row: SagaRow
   readonly #step: string
   readonly #startedMs: number
 
-  constructor(room: Room<Schema>, run: Run<Schema>, row: SagaRow) {
+  constructor(room: Room<Transaction>, run: Run<Transaction>, row: SagaRow) {
     this.#room = room
     this.#run = run
     this.#row = row
@@ -122,7 +128,7 @@ class Turn<Schema> {
     })
   }
 
-  async #ask(tx: Tx<Schema>, step: Extract<Step<Tx<Schema>>, { kind: 'ask' }>): Promise<Outcome> {
+  async #ask(tx: Transaction, step: Extract<Step<Transaction>, { kind: 'ask' }>): Promise<Outcome> {
     const { outbox } = this.#room
     if (outbox === undefined) throw new Error(`${step.name} asks, but openSagas was given no outbox`)
     const facts = await step.facts(tx, this.#row.state as never, this.#context())
@@ -130,7 +136,7 @@ class Turn<Schema> {
     return { kind: 'asked', withinMs: step.withinMs }
   }
 
-  async #call(step: Extract<Step<Tx<Schema>>, { kind: 'call' }>): Promise<SagaRow | undefined> {
+  async #call(step: Extract<Step<Transaction>, { kind: 'call' }>): Promise<SagaRow | undefined> {
     const row = this.#row
     const outcome = await this.#effect(step, (context) => step.run(row.state as never, context))
     if (outcome === undefined || outcome.kind !== 'done') return outcome && this.#settle(outcome)
@@ -169,7 +175,7 @@ class Turn<Schema> {
 
   /** One try of an outside effect; undefined when it was cut off because the saga is no longer ours. */
   async #effect(
-    step: Extract<Step<Tx<Schema>>, { kind: 'call' }>,
+    step: Extract<Step<Transaction>, { kind: 'call' }>,
     effect: (context: StepContext & { key: string; fence: number; signal: AbortSignal }) => Promise<unknown>,
   ): Promise<Outcome | undefined> {
     const { clock, realClock } = this.#room
@@ -198,24 +204,24 @@ class Turn<Schema> {
   async #settle(outcome: Outcome): Promise<SagaRow | undefined> {
     const decision = decide(this.#row, this.#run.plan, outcome)
     const askedMs = this.#room.realClock.monotonicMs()
-    const next = await this.#persist(() => checkpoint(this.#room.database.kysely, this.#point(decision)))
+    const next = await this.#persist(() => this.#room.store.checkpoint(this.#point(decision)))
     if (next === undefined) throw new Refused('fence or version has moved on')
     return this.#settled(decision, next, askedMs)
   }
 
   /** Runs `work` and records what came of it, and the saga's end if this was it, in one transaction. */
   async #settleWith(
-    work: ((tx: Tx<Schema>) => Promise<Outcome>) | undefined,
+    work: ((tx: Transaction) => Promise<Outcome>) | undefined,
     known?: Outcome,
   ): Promise<SagaRow | undefined> {
     if (work === undefined && known !== undefined && !this.#endsWithHook(known)) return this.#settle(known)
     const askedMs = this.#room.realClock.monotonicMs()
     const { decision, next } = await this.#persist(() =>
-      this.#room.database.transaction(async (tx) => {
+      this.#room.store.transaction(async (tx) => {
         const outcome = work === undefined ? known : await work(tx)
         if (outcome === undefined) throw new Error('a turn without an outcome')
         const decision = decide(this.#row, this.#run.plan, outcome)
-        const next = await checkpoint(tx, this.#point(decision))
+        const next = await this.#room.store.checkpointIn(tx, this.#point(decision))
         if (next === undefined) throw new Refused('fence or version has moved on')
         await this.#runHook(tx, next)
         return { decision, next }
@@ -253,7 +259,7 @@ class Turn<Schema> {
 
   async #reload(): Promise<SagaRow | undefined> {
     const { sagaId, fence } = this.#row
-    const held = await readHeld(this.#room.database.kysely, {
+    const held = await this.#room.store.readHeld({
       sagaId,
       fence,
       executorId: this.#run.executorId,
@@ -271,7 +277,7 @@ class Turn<Schema> {
     )
   }
 
-  async #runHook(tx: Tx<Schema>, next: SagaRow): Promise<void> {
+  async #runHook(tx: Transaction, next: SagaRow): Promise<void> {
     const { onCompleted, onCompensated } = this.#run.definition
     if (next.status === 'COMPLETED') await onCompleted?.(tx, next.state as never, this.#context())
     if (next.status !== 'COMPENSATED') return
@@ -300,7 +306,7 @@ class Turn<Schema> {
     return { sagaId, userId, tenantId, attempt: attempt + 1 }
   }
 
-  #definitionOf(index: number): Step<Tx<Schema>> {
+  #definitionOf(index: number): Step<Transaction> {
     const step = this.#run.definition.steps[index]
     if (step === undefined) throw new Error(`Saga ${this.#row.sagaId} has no step ${index}`)
     return step
