@@ -10,6 +10,8 @@ export interface Task {
   option(name: string): string
   /** As `option`, a whole number. @throws UsageError */
   number(name: string): number
+  /** Whether a switch was given. */
+  isOn(name: string): boolean
   /** One line on standard error. */
   progress(line: string): void
 }
@@ -24,6 +26,8 @@ export interface Findings {
 export interface Suite {
   readonly summary: string
   readonly options?: Readonly<Record<string, { readonly default: string; readonly help: string }>>
+  /** Flags without a value, with their help. */
+  readonly switches?: Readonly<Record<string, string>>
   run(task: Task): Promise<Findings>
 }
 
@@ -59,13 +63,13 @@ async function runNamed(program: Program, argv: readonly string[]): Promise<numb
     return name === undefined ? 2 : 0
   }
   const suite = suiteNamed(program, name)
-  const { values, help } = flagsOf(suite, argv.slice(1))
+  const { values, switches, help } = flagsOf(suite, argv.slice(1))
   if (help) {
     process.stdout.write(helpOf(program))
     return 0
   }
   const machine = machineFacts()
-  const { figures, facts } = await suite.run(taskOf(suite, values))
+  const { figures, facts } = await suite.run(taskOf(suite, values, switches))
   const rows = figures.map(judge)
   const all = { ...machine, ...facts, command: [program.command, '--', ...argv].join(' ') }
   process.stdout.write(`${factLines(all)}\n\n${drawTable(rows)}\n`)
@@ -87,22 +91,33 @@ function suiteNamed(program: Program, name: string): Suite {
 function flagsOf(
   suite: Suite,
   args: readonly string[],
-): { values: Record<string, string | undefined>; help: boolean } {
+): { values: Record<string, string | undefined>; switches: ReadonlySet<string>; help: boolean } {
   const text = { type: 'string' } as const
   const own = Object.fromEntries(Object.keys(suite.options ?? {}).map((name) => [name, text]))
+  const onOff = { type: 'boolean' } as const
+  const ownSwitches = Object.fromEntries(Object.keys(suite.switches ?? {}).map((name) => [name, onOff]))
   try {
     const { values } = parseArgs({
       args: [...args],
-      options: { ...own, json: text, report: text, help: { type: 'boolean', short: 'h' } },
+      options: { ...own, ...ownSwitches, json: text, report: text, help: { type: 'boolean', short: 'h' } },
     })
-    const { help = false, ...texts } = values
-    return { values: texts as Record<string, string | undefined>, help: help === true }
+    const { help = false, ...rest } = values
+    const given: Record<string, string | boolean | undefined> = rest
+    const texts = Object.entries(given).flatMap(([name, value]) =>
+      typeof value === 'string' ? [[name, value] as const] : [],
+    )
+    const switches = new Set(Object.keys(given).filter((name) => given[name] === true))
+    return { values: Object.fromEntries(texts), switches, help: help === true }
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error))
   }
 }
 
-function taskOf(suite: Suite, values: Record<string, string | undefined>): Task {
+function taskOf(
+  suite: Suite,
+  values: Record<string, string | undefined>,
+  switches: ReadonlySet<string>,
+): Task {
   const option = (name: string): string => {
     const declared = suite.options?.[name]
     if (declared === undefined) throw new Error(`the suite declares no option '${name}'`)
@@ -110,6 +125,7 @@ function taskOf(suite: Suite, values: Record<string, string | undefined>): Task 
   }
   return {
     option,
+    isOn: (name) => switches.has(name),
     number: (name) => {
       const value = Number(option(name))
       if (Number.isSafeInteger(value) && value >= 0) return value
@@ -120,11 +136,12 @@ function taskOf(suite: Suite, values: Record<string, string | undefined>): Task 
 }
 
 function helpOf({ command, suites }: Program): string {
-  const lines = Object.entries(suites).flatMap(([name, { summary, options = {} }]) => [
+  const lines = Object.entries(suites).flatMap(([name, { summary, options = {}, switches = {} }]) => [
     `  ${name.padEnd(12)} ${summary}`,
     ...Object.entries(options).map(
       ([flag, one]) => `      --${flag} VALUE  ${one.help}${one.default === '' ? '' : ` (${one.default})`}`,
     ),
+    ...Object.entries(switches).map(([flag, help]) => `      --${flag}  ${help}`),
   ])
   return `${[
     `Usage: ${command} -- NAME [--json FILE] [--report FILE]`,

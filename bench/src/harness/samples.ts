@@ -60,3 +60,32 @@ export class Underway<T> {
     return ended.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
   }
 }
+
+/** What a closed loop did. */
+export interface LoopOutcome {
+  readonly count: number
+  /** Until the last one had ended. */
+  readonly elapsedMs: number
+  /** Of each, from its beginning. */
+  readonly latenciesMs: readonly number[]
+}
+
+/** Keeps `concurrency` pieces of work in flight for `durationMs`, and then lets them end. */
+export async function closedLoop(options: {
+  concurrency: number
+  durationMs: number
+  once: () => Promise<unknown>
+}): Promise<LoopOutcome> {
+  const { concurrency, durationMs, once } = options
+  const latenciesMs: number[] = []
+  const startedMs = performance.now()
+  const line = async (): Promise<void> => {
+    while (performance.now() - startedMs < durationMs) {
+      const beganMs = performance.now()
+      await once()
+      latenciesMs.push(performance.now() - beganMs)
+    }
+  }
+  await Promise.all(Array.from({ length: concurrency }, line))
+  return { count: latenciesMs.length, elapsedMs: performance.now() - startedMs, latenciesMs }
+}

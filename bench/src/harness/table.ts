@@ -1,4 +1,4 @@
-import type { Row } from './figure.ts'
+import type { Range, Row } from './figure.ts'
 
 const titles = ['FIGURE', 'OURS', 'PEER', 'RATIO', 'WANTED', 'HOLDS'] as const
 
@@ -27,11 +27,12 @@ export function markdownTable(rows: readonly Row[]): string {
   ].join('\n')
 }
 
-function cells({ name, ours, peer, ratio, wanted, holds }: Row): string[] {
+function cells({ name, ours, peer, ratio, wanted, holds, oursRange, peerRange }: Row): string[] {
   const verdict = wanted === null ? '-' : holds ? 'yes' : 'NO'
-  return [name, shown(ours), shown(peer), shown(ratio), wanted ?? '-', verdict]
+  return [name, shown(ours, oursRange), shown(peer, peerRange), shown(ratio), wanted ?? '-', verdict]
 }
 
-function shown(value: number | null): string {
-  return value === null ? '-' : String(value)
+function shown(value: number | null, range?: Range): string {
+  if (value === null) return '-'
+  return range === undefined ? String(value) : `${value} (${range[0]}-${range[1]})`
 }

@@ -12,6 +12,7 @@ import { type AdbKeyPair, generateAdbKey } from '@cloudphone/adb-client/adb-key'
 import { openPhoneHost, type PhoneHostClient } from '@cloudphone/phone/host/phone-host-client'
 import { freePorts } from '../free-ports.ts'
 import type { Figure } from '../harness/figure.ts'
+import { cpuMs } from '../harness/processes.ts'
 import { type Suite, type Task, UsageError } from '../harness/program.ts'
 import { median, timed } from '../harness/samples.ts'
 
@@ -157,13 +158,6 @@ async function measureIdle(
 async function memoryKib(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8')
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1])
-}
-
-/** utime + stime by proc_pid_stat(5): the 14th and 15th field, in ticks of 10 ms; the 2nd may hold spaces. */
-async function cpuMs(pid: number): Promise<number> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) * 10
 }
 
 async function measureAdb(client: PhoneHostClient, id: string, { progress }: Task): Promise<Figure[]> {

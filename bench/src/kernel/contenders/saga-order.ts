@@ -1,0 +1,20 @@
+/** A round of sagas or workflows. */
+export interface SagaOrder {
+  /** `call`: an outside effect, intent before and checkpoint after it. `local`: effects in the checkpoint's transaction. */
+  readonly steps: 'call' | 'local'
+  readonly concurrency: number
+  readonly durationMs: number
+}
+
+export interface SagaSettings {
+  readonly url: string
+  readonly poolSize: number
+}
+
+export const STEPS = 5
+
+/** What each step gives back: 300 bytes of JSON. */
+export function stepResult<Name extends string>(name: Name): Record<Name, string> {
+  const bare = JSON.stringify({ [name]: '' }).length
+  return { [name]: 'x'.repeat(300 - bare) } as Record<Name, string>
+}

@@ -1,0 +1,93 @@
+import type { Figure } from '../harness/figure.ts'
+import type { LoopOutcome } from '../harness/samples.ts'
+import { median } from '../harness/samples.ts'
+import type { SagaOrder } from './contenders/saga-order.ts'
+import { startContestant } from './contestant-process.ts'
+import { compare, type Entry, playInTurn, type Round, type Setting } from './rounds.ts'
+
+/** Of every contestant, and what PostgreSQL has cores for several times over. */
+export const POOL_SIZE = 20
+const AT_ONCE = 64
+
+export interface SagaTimes {
+  readonly throughputMs: number
+  readonly latencyMs: number
+  readonly profileDir: string | undefined
+}
+
+/** Five durable steps: how many sagas a second with 64 in flight, and how long one takes alone. */
+export async function measureSagas(setting: Setting, times: SagaTimes): Promise<Figure[]> {
+  const { stage } = setting
+  const [oursUrl, dbosUrl] = [await stage.database('bench_sagas'), await stage.database('bench_dbos')]
+  const { profileDir } = times
+  await using ours = startContestant<SagaOrder, LoopOutcome>({
+    ...{ name: 'ours', module: 'ours-sagas.ts', settings: { url: oursUrl, poolSize: POOL_SIZE }, profileDir },
+  })
+  await using dbos = startContestant<SagaOrder, LoopOutcome>({
+    ...{ name: 'DBOS', module: 'dbos-sagas.ts', settings: { url: dbosUrl, poolSize: POOL_SIZE }, profileDir },
+  })
+  await Promise.all([ours.setUp(), dbos.setUp()])
+  const entries = (load: Pick<SagaOrder, 'concurrency' | 'durationMs'>): Entry<SagaOrder, LoopOutcome>[] => [
+    { contestant: ours, order: { steps: 'call', ...load }, databases: ['bench_sagas'] },
+    { contestant: dbos, order: { steps: 'call', ...load }, databases: ['bench_dbos'] },
+    { contestant: ours, order: { steps: 'local', ...load }, databases: ['bench_sagas'] },
+  ]
+  const warmUp = (order: SagaOrder): SagaOrder => ({
+    ...order,
+    durationMs: Math.min(1_000, order.durationMs),
+  })
+  const many = await playInTurn(
+    `sagas, ${AT_ONCE} at once`,
+    entries({ concurrency: AT_ONCE, durationMs: times.throughputMs }),
+    { ...setting, warmUp },
+  )
+  const one = await playInTurn(
+    'sagas, one at a time',
+    entries({ concurrency: 1, durationMs: times.latencyMs }),
+    { ...setting, warmUp },
+  )
+  return [...throughputFigures(many), ...latencyFigures(one)]
+}
+
+type Played = readonly Round<LoopOutcome>[]
+
+function throughputFigures([call = [], dbos = [], local = []]: readonly Played[]): Figure[] {
+  const perSecond = (rounds: Played) =>
+    rounds.map(({ outcome }) => (outcome.count * 1000) / outcome.elapsedMs)
+  const each = (rounds: Played, what: 'cpuMs' | 'walBytes' | 'commits') =>
+    rounds.map(({ outcome, cost }) => cost[what] / outcome.count)
+  return [
+    compare(`sagas/s, 5 call steps, ${AT_ONCE} at once; peer DBOS`, {
+      ...{ ours: perSecond(call), peer: perSecond(dbos), wanted: { is: '>=', than: 5, of: 'ratio' } },
+    }),
+    compare(`sagas/s, 5 local steps, ${AT_ONCE} at once; peer DBOS`, {
+      ...{ ours: perSecond(local), peer: perSecond(dbos) },
+    }),
+    ...(['call', 'local'] as const).flatMap((steps) => {
+      const rounds = steps === 'call' ? call : local
+      return [
+        compare(`CPU-ms a saga, 5 ${steps} steps; peer DBOS`, {
+          ...{ ours: each(rounds, 'cpuMs'), peer: each(dbos, 'cpuMs') },
+        }),
+        compare(`commits a saga, 5 ${steps} steps; peer DBOS`, {
+          ...{ ours: each(rounds, 'commits'), peer: each(dbos, 'commits') },
+        }),
+        compare(`WAL bytes a saga, 5 ${steps} steps; peer DBOS`, {
+          ...{ ours: each(rounds, 'walBytes'), peer: each(dbos, 'walBytes') },
+        }),
+      ]
+    }),
+  ]
+}
+
+function latencyFigures([call = [], dbos = [], local = []]: readonly Played[]): Figure[] {
+  const medians = (rounds: Played) => rounds.map(({ outcome }) => median(outcome.latenciesMs))
+  return [
+    compare('one saga alone, 5 call steps, start to end seen, p50 (ms); peer DBOS', {
+      ...{ ours: medians(call), peer: medians(dbos), wanted: { is: '<=', than: 0.5, of: 'ratio' } },
+    }),
+    compare('one saga alone, 5 local steps, start to end seen, p50 (ms); peer DBOS', {
+      ...{ ours: medians(local), peer: medians(dbos) },
+    }),
+  ]
+}
