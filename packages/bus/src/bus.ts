@@ -3,6 +3,7 @@
  * - queue: a durable line of deliveries for one subscription; each delivery goes to one consumer
  * - delivery: one event in one queue; it is done when its consumer's transaction has committed
  * - dead letter: a delivery that failed for good; kept with its reason until somebody replays or discards it
+ * - batch: deliveries that are free to go, handled in one transaction of their consumer
  */
 import type { EventEnvelope } from '@cloudphone/contracts/event'
 
@@ -51,9 +52,30 @@ export interface QueueStatistics {
   readonly dead: number
 }
 
+/** What became of a delivery in a batch. */
+export type Fate =
+  /** Its effect is committed. */
+  | 'done'
+  /** Nothing of it is. It is to be handled by itself. */
+  | 'alone'
+  /** Nothing of it is, for want of time. It comes with the next batch. */
+  | 'later'
+
+/**
+ * Handles deliveries in one go and answers one fate for each. They come in the order of publication, several of one
+ * aggregate one behind the other; of an aggregate nothing may be done behind what is not. When it throws, each of them
+ * is handled alone.
+ */
+export type HandleBatch = (deliveries: readonly Delivery[]) => Promise<readonly Fate[]>
+
 export interface ConsumeOptions {
   /** At most so many deliveries are unfinished at a time. Default 32. */
   readonly prefetch?: number
+  /**
+   * For what is free to go when there is more than one: two batches run at a time, and what comes meanwhile makes the
+   * next one, so batches grow under load and nothing waits for company. What failed before goes alone, always.
+   */
+  readonly together?: HandleBatch
 }
 
 /** A running consumer. `close` takes no more deliveries and resolves when those in hand are finished. */

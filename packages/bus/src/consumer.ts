@@ -19,6 +19,7 @@ import { consumerMetrics } from './consumer-metrics.ts'
 import type { EventHandler, Route } from './handler.ts'
 import { keepInbox } from './inbox.ts'
 import { receive } from './receive.ts'
+import { receiveBatch } from './receive-batch.ts'
 
 export { type EventHandler, on } from './handler.ts'
 
@@ -34,9 +35,12 @@ export interface ConsumersOptions<Schema> {
   readonly clock?: Clock
   /** Default: the topology of this release. */
   readonly subscriptions?: readonly Subscription[]
-  /** Deliveries in hand per queue. Default 32. */
+  /** Deliveries in hand per queue. Default 600. */
   readonly prefetch?: number
 }
+
+/** Two batches that run and one that waits, so that a batch which commits finds the next one here. */
+const DEFAULT_PREFETCH = 600
 
 /** The running consumers of a service. */
 export interface Consumers {
@@ -49,29 +53,18 @@ export interface Consumers {
  * that no queue of the service does: half a wiring would lose events silently.
  */
 export async function startConsumers<Schema>(options: ConsumersOptions<Schema>): Promise<Consumers> {
-  const { bus, database, service, log, crash, clock = systemClock } = options
+  const { bus, database, service, log, crash, clock = systemClock, prefetch = DEFAULT_PREFETCH } = options
   const own = (options.subscriptions ?? wholeTopology).filter((one) => one.service === service)
   const routes = routesOf(own, options)
   const counts = consumerMetrics(options.metrics, service)
   const closing = new AbortController()
   const inbox = await keepInbox({ database, log, clock })
   const running = await Promise.all(
-    own.map(({ queue }) =>
-      bus.consume(
-        queue,
-        receive({
-          queue,
-          database,
-          handlers: routes.get(queue) ?? new Map(),
-          log,
-          counts,
-          crash,
-          clock,
-          closing: closing.signal,
-        }),
-        options.prefetch === undefined ? {} : { prefetch: options.prefetch },
-      ),
-    ),
+    own.map(({ queue }) => {
+      const handlers = routes.get(queue) ?? new Map()
+      const ends = { queue, database, handlers, log, counts, crash, clock, closing: closing.signal }
+      return bus.consume(queue, receive(ends), { prefetch, together: receiveBatch(ends) })
+    }),
   )
   let closed: Promise<void> | undefined
   const close = async (): Promise<void> => {

@@ -24,23 +24,45 @@ export async function beat(
 /**
  * Frees what dead consumers had in hand: their executor's lock is gone (killed: at once), or their heartbeat is too old
  * (frozen, cut off). Returns the queues that have something to deliver again.
+ *
+ * No index knows who has what in hand, so a look at the deliveries reads all of them. `dead` looks only while a consumer
+ * that is dead has its row, and that goes when a look has found nothing of it. `all` looks in any case, for what a killed
+ * process's last statement may have claimed when its row was gone.
  */
-export async function freeAbandoned(db: QueryExecutorProvider): Promise<readonly string[]> {
-  const { rows } = await sql<{ queue: string }>`
+export async function freeAbandoned(
+  db: QueryExecutorProvider,
+  whose: 'dead' | 'all',
+): Promise<readonly string[]> {
+  const { rows } = await sql<{ dead: number; queues: string[] | null }>`
     with keys as materialized (select key from ${liveExecutorKeys()} as all_keys),
     live as materialized (
       select executor from bus_consumer
       where expires_at > clock_timestamp() /* real time */
         and ${executorKey(sql<string>`executor`)} in (select key from keys)
     ),
-    gone as (delete from bus_consumer where executor not in (select executor from live)),
+    dead as materialized (select executor from bus_consumer where executor not in (select executor from live)),
     freed as (
       update bus_delivery set claimed_by = null, abandoned = abandoned + 1
-      where claimed_by is not null and claimed_by not in (select executor from live)
-      returning queue
+      where (${whose} = 'all' or exists (select from dead))
+        and claimed_by is not null and claimed_by not in (select executor from live)
+      returning queue, claimed_by
     )
-    select distinct queue from freed`.execute(db)
-  return rows.map(({ queue }) => queue)
+    select (select count(*) from dead) as dead, (select array_agg(distinct queue) from freed) as queues`.execute(
+    db,
+  )
+  const { dead = 0, queues = null } = rows[0] ?? {}
+  if (dead > 0 && queues === null) await forgetDead(db)
+  return queues ?? []
+}
+
+/** Removes consumers that are dead and have nothing in hand. */
+async function forgetDead(db: QueryExecutorProvider): Promise<void> {
+  await sql`
+    with keys as materialized (select key from ${liveExecutorKeys()} as all_keys)
+    delete from bus_consumer
+    where (expires_at <= clock_timestamp() /* real time */
+        or ${executorKey(sql<string>`executor`)} not in (select key from keys))
+      and not exists (select from bus_delivery where claimed_by = executor)`.execute(db)
 }
 
 /**

@@ -2,24 +2,32 @@ import { type QueryExecutorProvider, sql } from 'kysely'
 
 /** A delivery that one of our consumers has in hand. */
 export interface Claimed {
+  /** What it is settled by. */
+  readonly position: number
   readonly eventId: string
   /** Deliveries of one aggregate run one after the other. */
   readonly aggregate: string
-  readonly envelope: unknown
+  /** JSON. */
+  readonly envelope: string
   /** Failed tries so far. */
   readonly failures: number
+  /** How often a consumer died with it in hand. */
+  readonly abandoned: number
   /** The executor under which it was claimed: what is settled later must still be under it. */
   readonly executor: string
 }
 
-/** Claims deliveries of a queue, in order; see `claim_deliveries` in the migration for what may be claimed. */
-export async function claimDeliveries(
+/**
+ * Takes what is done out of the queue and claims up to `most` others, in order; see `settle_and_claim` in the migration
+ * for what may be claimed. What was taken from the executor meanwhile is left alone.
+ */
+export async function settleAndClaim(
   db: QueryExecutorProvider,
-  { queue, executor, most }: { queue: string; executor: string; most: number },
+  { queue, executor, done, most }: { queue: string; executor: string; done: readonly number[]; most: number },
 ): Promise<readonly Claimed[]> {
   const { rows } = await sql<Omit<Claimed, 'executor'>>`
-    select event_id as "eventId", aggregate, envelope, failures
-    from claim_deliveries(${queue}, ${executor}, ${most}::integer)`.execute(db)
+    select position, event_id as "eventId", aggregate, envelope, failures, abandoned
+    from settle_and_claim(${queue}, ${executor}, ${done}::bigint[], ${most}::integer)`.execute(db)
   return rows.map((row) => ({ ...row, executor }))
 }
 
@@ -43,58 +51,50 @@ export async function queuesWithDue(
 export interface Settled {
   readonly queue: string
   readonly executor: string
-  readonly eventIds: readonly string[]
-}
-
-/** Takes deliveries out of their queue. */
-export async function removeDeliveries(
-  db: QueryExecutorProvider,
-  { queue, executor, eventIds }: Settled,
-): Promise<void> {
-  await sql`
-    delete from bus_delivery
-    where queue = ${queue} and event_id = any(${eventIds}::uuid[]) and claimed_by = ${executor}`.execute(db)
+  readonly positions: readonly number[]
 }
 
 /** Puts deliveries back untouched. */
 export async function releaseDeliveries(
   db: QueryExecutorProvider,
-  { queue, executor, eventIds }: Settled,
+  { queue, executor, positions }: Settled,
 ): Promise<void> {
   await sql`
     update bus_delivery set claimed_by = null
-    where queue = ${queue} and event_id = any(${eventIds}::uuid[]) and claimed_by = ${executor}`.execute(db)
+    where queue = ${queue} and position = any(${positions}::bigint[]) and claimed_by = ${executor}`.execute(
+    db,
+  )
 }
 
 export interface Failure {
   readonly queue: string
   readonly executor: string
-  readonly eventId: string
+  readonly position: number
   readonly error: string
 }
 
 /** Counts a failed try and puts the delivery back, to be tried after `delayMs` by the database's clock. */
 export async function delayDelivery(
   db: QueryExecutorProvider,
-  { queue, executor, eventId, error, delayMs }: Failure & { delayMs: number },
+  { queue, executor, position, error, delayMs }: Failure & { delayMs: number },
 ): Promise<void> {
   await sql`
     update bus_delivery
     set claimed_by = null, failures = failures + 1, last_error = ${error},
       first_failed_at = coalesce(first_failed_at, app_now()),
       due_at = app_now() + ${delayMs}::float8 * interval '1 millisecond'
-    where queue = ${queue} and event_id = ${eventId} and claimed_by = ${executor}`.execute(db)
+    where queue = ${queue} and position = ${position} and claimed_by = ${executor}`.execute(db)
 }
 
 /** Moves a delivery to the dead letters, in one statement. An event that died in this queue before keeps its entry's id. */
 export async function buryDelivery(
   db: QueryExecutorProvider,
-  { queue, executor, eventId, error }: Failure,
+  { queue, executor, position, error }: Failure,
 ): Promise<void> {
   await sql`
     with dead as (
       delete from bus_delivery
-      where queue = ${queue} and event_id = ${eventId} and claimed_by = ${executor}
+      where queue = ${queue} and position = ${position} and claimed_by = ${executor}
       returning *
     )
     insert into bus_dead_letter

@@ -136,7 +136,7 @@ class EmbeddedBus implements Bus {
   async consume(
     queue: string,
     handle: Parameters<Bus['consume']>[1],
-    { prefetch = DEFAULT_PREFETCH }: Parameters<Bus['consume']>[2] = {},
+    { prefetch = DEFAULT_PREFETCH, together }: Parameters<Bus['consume']>[2] = {},
   ): Promise<Consumer> {
     if (this.#closing !== undefined) throw new Error(`Queue ${queue}: the bus is closed`)
     const subscription = this.#subscriptions.find((one) => one.queue === queue)
@@ -148,6 +148,7 @@ class EmbeddedBus implements Bus {
       queue,
       critical: subscription.critical,
       handle,
+      together,
       prefetch,
       retryDelaysMs,
       executor: () => this.#heart.executor,

@@ -28,6 +28,7 @@ export interface HeartOptions {
 
 /** Finds the deliveries of a killed process: half a second at most after it died. */
 const SWEEP_EVERY_MS = 500
+const WHOLE_LOOK_EVERY_MS = 30_000
 const PURGE_EVERY_MS = 3_600_000
 
 export function openHeart({ db, executor, log, ttlMs, onFreed, onPoll, pollMs }: HeartOptions): Heart {
@@ -39,6 +40,7 @@ export function openHeart({ db, executor, log, ttlMs, onFreed, onPoll, pollMs }:
   let serving: Promise<void> | undefined
   let purgeAtMs = 0
   let pollAtMs = 0
+  let wholeLookAtMs = 0
 
   const alive = (): string | null => {
     if (beating === undefined || beating.lost.aborted || clock.monotonicMs() >= beating.untilMs) return null
@@ -57,7 +59,9 @@ export function openHeart({ db, executor, log, ttlMs, onFreed, onPoll, pollMs }:
       beating = { id: identity.id, lost: identity.lost, untilMs: startedAtMs + ttlMs }
       if (isNew) await onPoll()
     }
-    const freed = await freeAbandoned(db)
+    const looksAtAll = startedAtMs >= wholeLookAtMs
+    const freed = await freeAbandoned(db, looksAtAll ? 'all' : 'dead')
+    if (looksAtAll) wholeLookAtMs = startedAtMs + WHOLE_LOOK_EVERY_MS
     if (freed.length === 0) return
     log.warn({ event: 'bus.deliveries_freed', queues: freed })
     const buried = await buryKillers(db)

@@ -2,18 +2,12 @@ import { EventEnvelope } from '@cloudphone/contracts/event'
 import type { Clock } from '@cloudphone/observe/clock'
 import type { Logger } from '@cloudphone/observe/log'
 import type { QueryExecutorProvider } from 'kysely'
-import type { Consumer, Delivery, Verdict } from '../bus.ts'
+import type { Consumer, Delivery, Fate, HandleBatch, Verdict } from '../bus.ts'
 import type { BusCounts } from '../bus-metrics.ts'
+import { openLines } from '../lines.ts'
 import { openWake } from '../wake.ts'
-import { type Finished, openAggregateLines } from './aggregate-lines.ts'
-import {
-  buryDelivery,
-  type Claimed,
-  claimDeliveries,
-  delayDelivery,
-  releaseDeliveries,
-  removeDeliveries,
-} from './deliveries.ts'
+import { type Claimed, settleAndClaim } from './deliveries.ts'
+import { settleOthers } from './settlement.ts'
 
 export interface QueueConsumerOptions {
   readonly db: QueryExecutorProvider
@@ -21,6 +15,7 @@ export interface QueueConsumerOptions {
   /** What fails for good becomes a dead letter; else it is logged, counted and gone. */
   readonly critical: boolean
   readonly handle: (delivery: Delivery) => Promise<Verdict>
+  readonly together: HandleBatch | undefined
   readonly prefetch: number
   /** Waits before the 2nd, 3rd ... try. After the last one a failure is for good. */
   readonly retryDelaysMs: readonly number[]
@@ -36,64 +31,116 @@ export interface QueueConsumer extends Consumer {
   wake(): void
 }
 
+/** A delivery with its envelope read, or why that cannot be done. */
+interface InHand {
+  readonly claimed: Claimed
+  readonly read: Delivery | Error
+}
+
+/** A delivery and what became of it, to be written to the database. */
+export interface Finished {
+  readonly claimed: Claimed
+  readonly verdict: Verdict
+  /** It was tried and comes again, so its aggregate stands still until that is written. */
+  readonly breaks: boolean
+}
+
 const FIRST_BACKOFF_MS = 50
 const MAX_BACKOFF_MS = 2_000
-const RELEASE_DELAY_MS = 50
 const MAX_REST_MS = 60_000
 
 /**
- * Consumes one queue until closed. A single loop settles what has finished and claims what is free, in turns: batches
- * grow by themselves under load, and a claim never races with the settling of what it must wait for.
+ * Consumes one queue until closed. A single loop settles what has finished and claims what is free, both in one round
+ * trip: batches grow by themselves under load, and a claim never races with the settling of what it must wait for.
  */
 export function consumeQueue(options: QueueConsumerOptions): QueueConsumer {
-  const { db, queue, handle, prefetch, clock, log } = options
+  const { db, queue, prefetch, clock, log } = options
   const wake = openWake(clock)
   let mayClaim = true
   let closing = false
   // When the retries that were put off here are due, on our own clock; those of other processes are found by the poll.
   let retriesDueAtMs: number[] = []
+  let finished: Finished[] = []
+  let inHand = 0
+  // Aggregates with a retry that is not yet written: a claim that was under way may still bring in their next delivery.
+  const broken = new Set<string>()
 
-  const run = async (delivery: Claimed): Promise<Verdict> => {
-    try {
-      const envelope = EventEnvelope.safeParse(delivery.envelope)
-      if (!envelope.success) {
-        return { verdict: 'dead', error: new Error(`not a CloudEvents envelope: ${envelope.error.message}`) }
-      }
-      return await handle({ queue, envelope: envelope.data, attempt: delivery.failures + 1 })
-    } catch (error) {
-      return { verdict: 'retry', error: error instanceof Error ? error : new Error(String(error)) }
-    }
+  const finish = (claimed: Claimed, verdict: Verdict, breaks = false): void => {
+    finished.push({ claimed, verdict, breaks })
+    wake.raise()
   }
-  const lines = openAggregateLines({ run, onFinished: wake.raise })
+  const release = (items: readonly InHand[]): void => {
+    for (const { claimed } of items) finish(claimed, { verdict: 'release' })
+  }
+  const lines = openLines<InHand>({
+    aggregateOf: ({ claimed }) => claimed.aggregate,
+    // Whoever failed or was found beside the dead may do so again, and shall not take others with it.
+    wayOf: ({ claimed, read }) =>
+      read instanceof Error || claimed.failures > 0 || claimed.abandoned > 0 ? 'alone' : 'together',
+    alone: ({ read }) => handleOne(options, read),
+    together: batchOf(options),
+    committed: (items) => {
+      for (const { claimed } of items) finish(claimed, { verdict: 'done' })
+    },
+    // When one is to be tried again, those behind it are released, so that none of them overtakes it.
+    finished: ({ claimed }, verdict, rest) => {
+      const breaks = verdict.verdict === 'retry' || verdict.verdict === 'release'
+      if (breaks) broken.add(claimed.aggregate)
+      finish(claimed, verdict, breaks)
+      if (breaks) release(rest())
+      return undefined
+    },
+    dropped: () => undefined,
+    left: release,
+  })
 
-  const claim = async (): Promise<void> => {
-    const free = prefetch - lines.inHand
+  const take = (claimed: Claimed): void => {
+    inHand += 1
+    const one = { claimed, read: read(queue, claimed) }
+    if (broken.has(claimed.aggregate)) release([one])
+    else lines.add(one)
+  }
+
+  /** One round trip: what is done leaves the queue, and as many come in. */
+  const turn = async (): Promise<void> => {
+    const written = finished
+    finished = []
     const executor = options.executor()
-    if (closing || !mayClaim || free <= 0 || executor === null) return
+    const done = Map.groupBy(
+      written.filter(({ verdict }) => verdict.verdict === 'done'),
+      ({ claimed }) => claimed.executor,
+    )
+    const free = prefetch - inHand + written.length
+    const most = closing || !mayClaim || executor === null ? 0 : free
     // Lowered before the statement is sent: a wake-up that comes while it runs must not be lost.
-    mayClaim = false
+    if (most > 0) mayClaim = false
     try {
-      const claimed = await claimDeliveries(db, { queue, executor, most: free })
-      if (claimed.length === free) mayClaim = true
-      for (const delivery of claimed) lines.add(delivery)
-    } catch (error) {
-      mayClaim = true
-      throw error
-    }
-  }
-
-  const settle = async (): Promise<void> => {
-    const finished = lines.takeFinished()
-    if (finished.length === 0) return
-    try {
-      for (const delayMs of await settleAll(options, finished)) {
+      // First what fails: what is done here and claimed next may have waited behind it.
+      for (const delayMs of await settleOthers(options, written)) {
         retriesDueAtMs.push(clock.monotonicMs() + delayMs)
       }
+      let claimed: readonly Claimed[] = []
+      const owners = new Set([...done.keys(), ...(most > 0 && executor !== null ? [executor] : [])])
+      for (const owner of owners) {
+        const positions = (done.get(owner) ?? []).map((one) => one.claimed.position)
+        const got = await settleAndClaim(db, {
+          queue,
+          executor: owner,
+          done: positions,
+          most: owner === executor ? most : 0,
+        })
+        if (owner === executor) claimed = got
+      }
+      inHand -= written.length
+      for (const one of written) if (one.breaks) broken.delete(one.claimed.aggregate)
+      if (most > 0 && claimed.length === most) mayClaim = true
+      for (const one of claimed) take(one)
     } catch (error) {
-      lines.notSettled(finished)
+      if (most > 0) mayClaim = true
+      // What could not be written is finished still.
+      finished = [...written, ...finished]
       throw error
     }
-    lines.settled(finished)
   }
 
   /** Until something has finished, a wake-up (the poll is one), or the next retry. */
@@ -110,11 +157,10 @@ export function consumeQueue(options: QueueConsumerOptions): QueueConsumer {
 
   const turns = async (): Promise<void> => {
     let backoffMs = FIRST_BACKOFF_MS
-    while (!closing || lines.inHand > 0) {
+    while (!closing || inHand > 0) {
       try {
-        await settle()
-        await claim()
-        if (closing && lines.inHand === 0) return
+        await turn()
+        if (closing && inHand === 0) return
         await rest()
         backoffMs = FIRST_BACKOFF_MS
       } catch (error) {
@@ -133,65 +179,46 @@ export function consumeQueue(options: QueueConsumerOptions): QueueConsumer {
     },
     async close() {
       closing = true
-      lines.close()
+      const ended = lines.close()
       wake.raise()
-      await running
+      await Promise.all([ended, running])
     },
   }
 }
 
-/**
- * Writes what became of deliveries. Every write stands for itself: after a failure all of them may be repeated. Returns
- * after which delays there is something to claim again.
- */
-async function settleAll(
-  options: QueueConsumerOptions,
-  finished: readonly Finished[],
-): Promise<readonly number[]> {
-  const { db, queue } = options
-  const delays: number[] = []
-  for (const [executor, own] of Map.groupBy(finished, ({ delivery }) => delivery.executor)) {
-    const idsOf = (wanted: Verdict['verdict']): string[] =>
-      own.filter(({ verdict }) => verdict.verdict === wanted).map(({ delivery }) => delivery.eventId)
-    const done = idsOf('done')
-    if (done.length > 0) await removeDeliveries(db, { queue, executor, eventIds: done })
-    for (const { delivery, verdict } of own) {
-      if (verdict.verdict !== 'retry' && verdict.verdict !== 'dead') continue
-      const delayMs = await settleFailure(options, delivery, verdict)
-      if (delayMs !== undefined) delays.push(delayMs)
-    }
-    // Last: what waited behind a retry must find it delayed.
-    const released = idsOf('release')
-    if (released.length > 0) {
-      await releaseDeliveries(db, { queue, executor, eventIds: released })
-      // Whoever released it was not ready: to claim it at once again would only burn time.
-      delays.push(RELEASE_DELAY_MS)
-    }
+/** Reads the envelope of a delivery. */
+function read(queue: string, { envelope, failures }: Claimed): Delivery | Error {
+  try {
+    const parsed = EventEnvelope.safeParse(JSON.parse(envelope))
+    if (parsed.success) return { queue, envelope: parsed.data, attempt: failures + 1 }
+    return new Error(`not a CloudEvents envelope: ${parsed.error.message}`)
+  } catch (error) {
+    // Impossible in a column of type json, but what is taken as read here is not written by us alone.
+    return new Error(`not JSON: ${String(error)}`)
   }
-  return delays
 }
 
-/** Returns after how long it is tried again; undefined when never. */
-async function settleFailure(
-  { db, queue, critical, retryDelaysMs, log, counts }: QueueConsumerOptions,
-  { eventId, executor, failures }: Claimed,
-  { verdict, error }: Extract<Verdict, { error: Error }>,
-): Promise<number | undefined> {
-  const delayMs = verdict === 'retry' ? retryDelaysMs[failures] : undefined
-  const line = { queue, eventId, attempt: failures + 1, err: error }
-  const failure = { queue, executor, eventId, error: error.stack ?? error.message }
-  if (delayMs !== undefined) {
-    log.warn({ event: 'bus.delivery_failed', ...line, retryInMs: delayMs })
-    counts.retried.inc({ queue })
-    await delayDelivery(db, { ...failure, delayMs })
-  } else if (critical) {
-    log.error({ event: 'bus.delivery_dead', ...line })
-    counts.dead.inc({ queue })
-    await buryDelivery(db, failure)
-  } else {
-    log.error({ event: 'bus.delivery_dropped', ...line })
-    counts.dropped.inc({ queue })
-    await removeDeliveries(db, { queue, executor, eventIds: [eventId] })
+async function handleOne({ handle }: QueueConsumerOptions, delivery: Delivery | Error): Promise<Verdict> {
+  if (delivery instanceof Error) return { verdict: 'dead', error: delivery }
+  try {
+    return await handle(delivery)
+  } catch (error) {
+    return { verdict: 'retry', error: error instanceof Error ? error : new Error(String(error)) }
   }
-  return delayMs
+}
+
+function batchOf({
+  together,
+  queue,
+  log,
+}: QueueConsumerOptions): ((items: readonly InHand[]) => Promise<readonly Fate[]>) | undefined {
+  if (together === undefined) return undefined
+  return async (items) => {
+    try {
+      return await together(items.flatMap(({ read }) => (read instanceof Error ? [] : [read])))
+    } catch (error) {
+      log.warn({ event: 'bus.batch_failed', queue, deliveries: items.length, err: error })
+      return items.map(() => 'alone')
+    }
+  }
 }
