@@ -21,6 +21,9 @@ test.each([
   ['CLOUDPHONE_LOG_LEVEL', 'loud'],
   ['CLOUDPHONE_LOG_FORMAT', 'xml'],
   ['DATABASE_POOL_SIZE', '1'],
+  ['OTEL_EXPORTER_OTLP_ENDPOINT', 'localhost:4318'],
+  ['OTEL_TRACES_SAMPLER', 'sometimes'],
+  ['OTEL_TRACES_SAMPLER_ARG', '2'],
 ])('a wrong %s (%s) is one line that names it and does not repeat a secret', (name, value) => {
   const read = () => readServerSettings({ [name]: value }, '/')
   expect(read).toThrow(name)

@@ -1,9 +1,18 @@
 import { homedir } from 'node:os'
 import { isAbsolute, join, resolve } from 'node:path'
 import { ServiceName } from '@cloudphone/contracts/services'
+import type { SamplerName, TracingOptions } from '@cloudphone/observe/tracing'
 import { type Env, readSettings, SettingError } from '@cloudphone/runtime/config'
 import { z } from 'zod'
 
+const samplers = [
+  'always_on',
+  'always_off',
+  'traceidratio',
+  'parentbased_always_on',
+  'parentbased_always_off',
+  'parentbased_traceidratio',
+] as const satisfies readonly SamplerName[]
 const port = z.coerce.number().int().min(1).max(65_400)
 
 /** What the server itself reads; each service reads its own settings besides. Flags win over the environment. */
@@ -36,6 +45,13 @@ const ServerSettings = z.object({
   RABBITMQ_URL: z
     .url({ protocol: /^amqps?$/, error: 'must be amqp://user:password@host:port or amqps://...' })
     .optional(),
+  // Named by OpenTelemetry, as are their values; what its exporter reads besides (headers, compression) it reads itself.
+  OTEL_EXPORTER_OTLP_ENDPOINT: z
+    .url({ protocol: /^https?$/, error: 'must be http://host:4318 or https://...' })
+    .optional(),
+  OTEL_SERVICE_NAME: z.string().optional(),
+  OTEL_TRACES_SAMPLER: z.enum(samplers).default('parentbased_always_on'),
+  OTEL_TRACES_SAMPLER_ARG: z.coerce.number().min(0).max(1).default(1),
 })
 
 export interface Settings {
@@ -50,6 +66,8 @@ export interface Settings {
   readonly database: { url: string | undefined; directUrl: string | undefined; poolSize: number }
   /** Undefined: events go over the database. */
   readonly rabbitmqUrl: string | undefined
+  /** Undefined: traces go nowhere, and no spans are made. */
+  readonly tracing: Omit<TracingOptions, 'log' | 'metrics'> | undefined
   /** Handed on to each service, which picks its own. */
   readonly env: Env
 }
@@ -83,6 +101,15 @@ export function readServerSettings(env: Env, cwd: string): Settings {
       poolSize: read.DATABASE_POOL_SIZE,
     },
     rabbitmqUrl: read.RABBITMQ_URL,
+    tracing:
+      read.OTEL_EXPORTER_OTLP_ENDPOINT === undefined
+        ? undefined
+        : {
+            endpoint: read.OTEL_EXPORTER_OTLP_ENDPOINT,
+            serviceName: read.OTEL_SERVICE_NAME,
+            sampler: read.OTEL_TRACES_SAMPLER,
+            ratio: read.OTEL_TRACES_SAMPLER_ARG,
+          },
     env,
   }
 }

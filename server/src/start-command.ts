@@ -23,6 +23,7 @@ Settings by environment (flags win):
   CLOUDPHONE_LOG_LEVEL       fatal, error, warn, info, debug, trace or silent (default warn)
   CLOUDPHONE_LOG_FORMAT      pretty or json (default: pretty on a terminal)
   DATABASE_URL               a PostgreSQL server, 15 or newer, instead of the embedded one
+  OTEL_EXPORTER_OTLP_ENDPOINT  where traces go, such as http://localhost:4318 (default nowhere)
   DEVICES_*, USERS_*, ...    settings of single services: see docs/operations.md`
 
 /** `cloudphone start`: runs the platform until Ctrl-C. */

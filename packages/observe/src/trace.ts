@@ -1,23 +1,95 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { randomBytes } from 'node:crypto'
 
+/* Terminology:
+ * - trace: all that one request caused, wherever it ran; it goes with every call, saga row and event as a traceparent
+ * - span: one piece of that work with a beginning and an end; the span that caused it is its parent
+ * - tracer: makes spans and hands them to a collector. There is none unless the operator names a collector: then a
+ *   traceparent is only carried on as it came, and no span exists
+ */
+
 /** A W3C trace context header: `00-<trace id>-<parent id>-<flags>`. */
 export type Traceparent = string
 
-const pattern = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
-const current = new AsyncLocalStorage<Traceparent>()
+export type SpanAttributes = Readonly<Record<string, string | number | boolean | undefined>>
+
+export interface SpanFacts {
+  /** Of few different values: routes and steps, never ids. */
+  readonly name: string
+  readonly kind: 'server' | 'client' | 'producer' | 'consumer' | 'internal'
+  /** What caused it. Absent or malformed: nothing that is known, and a new trace begins. */
+  readonly parent: Traceparent | undefined
+  readonly attributes?: SpanAttributes
+}
+
+/** A piece of work under way. After `end` nothing changes it any more. */
+export interface Span {
+  /** Goes with whatever this work causes. */
+  readonly traceparent: Traceparent
+  note(attributes: SpanAttributes): void
+  /** Marks it failed; `type` is of few different values, and else the error's code or name. */
+  fail(error: unknown, type?: string): void
+  end(): void
+}
+
+/** Makes the spans of one service. Never throws and never waits. */
+export interface Tracer {
+  start(facts: SpanFacts): Span
+}
+
+// Later versions are to be read as version 00 up to the flags, and ids of zeros alone name nothing.
+// @see https://www.w3.org/TR/trace-context/#versioning-of-traceparent
+const pattern =
+  /^(?:00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}|(?!00|ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?)$/
+const current = new AsyncLocalStorage<Traceparent | Span>()
 
 /** The trace that the running code belongs to; undefined outside of any. */
 export function currentTraceparent(): Traceparent | undefined {
-  return current.getStore()
+  const store = current.getStore()
+  return typeof store === 'object' ? store.traceparent : store
+}
+
+/** The span that the running code belongs to; undefined outside of any, and always where nothing is exported. */
+export function currentSpan(): Span | undefined {
+  const store = current.getStore()
+  return typeof store === 'object' ? store : undefined
 }
 
 /** Runs `work` inside a trace: the given one when it is well-formed, else a new one. */
 export function inTrace<T>(traceparent: string | undefined, work: () => T): T {
-  return current.run(
-    traceparent !== undefined && pattern.test(traceparent) ? traceparent : newTraceparent(),
-    work,
-  )
+  return current.run(wellFormed(traceparent) ?? newTraceparent(), work)
+}
+
+/** Runs `work` inside a span that somebody else ends. */
+export function within<T>(span: Span, work: () => T): T {
+  return current.run(span, work)
+}
+
+/**
+ * Runs `work` as a span of its own, which ends with it, and fails with it. Where it may run thousands of times a second,
+ * ask first whether there is a tracer, so that without one not even the facts are put together.
+ */
+export async function inSpan<T>(
+  tracer: Tracer | undefined,
+  facts: SpanFacts,
+  work: (span: Span | undefined) => Promise<T>,
+): Promise<T> {
+  if (tracer === undefined) return await work(undefined)
+  const span = tracer.start(facts)
+  try {
+    return await current.run(span, work, span)
+  } catch (error) {
+    span.fail(error)
+    throw error
+  } finally {
+    span.end()
+  }
+}
+
+/** A traceparent as version 00; undefined for one that is malformed. */
+export function wellFormed(traceparent: string | undefined): Traceparent | undefined {
+  if (traceparent === undefined || !pattern.test(traceparent)) return undefined
+  return traceparent.startsWith('00') ? traceparent : `00${traceparent.slice(2, 55)}`
 }
 
 /** Starts a trace of its own, sampled. @see https://www.w3.org/TR/trace-context/#traceparent-header */

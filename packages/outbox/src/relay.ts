@@ -32,7 +32,7 @@ export interface RelayOptions {
     readonly schema: string
     readonly directUrl: DatabaseTarget
   }
-  readonly bus: Bus
+  readonly bus: Pick<Bus, 'publish' | 'declare'>
   /** Of the same database. */
   readonly executor: Executor
   /** Of the same database: wakes the relays of other processes. */

@@ -84,6 +84,7 @@ async function start(
       idempotency: kernel?.idempotency,
       ready: async () => (await kernel?.ready()) ?? true,
       uploadLimitBytes,
+      tracer: base.tracer,
     },
     bindings,
   )
@@ -115,9 +116,10 @@ function baseContext(
   const clock = platform.clock ?? systemClock
   const now = () => clock.now()
   const serviceTokens = openServiceTokens({ secret: platform.serviceSecret, now })
+  const tracer = platform.tracing?.tracerOf({ name: service.name, instance })
   const client = closing.add(
     'client',
-    openServiceClient({ self: service.name, registry: platform.registry, serviceTokens }),
+    openServiceClient({ self: service.name, registry: platform.registry, serviceTokens, tracer }),
   )
   return {
     name: service.name,
@@ -131,6 +133,7 @@ function baseContext(
     ids: platform.ids ?? systemIds,
     log,
     metrics: openMetrics(service.name),
+    tracer,
     crash: platform.crash,
     closing,
   }

@@ -5,7 +5,7 @@ import type { BodyOf, ParamsOf, QueryOf, ResultOf, Route } from '@cloudphone/con
 import type { ServiceName } from '@cloudphone/contracts/services'
 import type { Logger } from '@cloudphone/observe/log'
 import type { Metrics } from '@cloudphone/observe/metrics'
-import { inTrace } from '@cloudphone/observe/trace'
+import type { Tracer } from '@cloudphone/observe/trace'
 import multipart from '@fastify/multipart'
 import Fastify, {
   type FastifyBaseLogger,
@@ -17,6 +17,7 @@ import Fastify, {
 import type { z } from 'zod'
 import type { Idempotency } from './idempotency.ts'
 import { common, type FieldError, ProblemError, renderProblem } from './problem.ts'
+import { inRequestTrace, traceRequests } from './request-trace.ts'
 import type { ServiceTokens, TokenVerifier } from './tokens.ts'
 
 /** A file on its way in: read it once, to its end. */
@@ -79,6 +80,8 @@ export interface HttpServerOptions {
   /** True when all that the service stands on answers. */
   ready: () => Promise<boolean>
   uploadLimitBytes: number
+  /** Undefined: no request becomes a span. */
+  tracer?: Tracer | undefined
 }
 
 interface RouteOptions extends HttpServerOptions {
@@ -113,6 +116,7 @@ export async function openHttpServer(
     limits: { files: 1, fields: 20, fieldSize: 65_536, fileSize: options.uploadLimitBytes },
   })
   refuseOtherMediaTypes(app)
+  traceRequests(app, options.tracer)
   addProblems(app, options.log)
   addHealth(app, options)
   const duration = options.metrics.histogram({
@@ -226,7 +230,7 @@ function addRoute(app: FastifyInstance, binding: Binding, options: RouteOptions)
     method: route.method,
     url: route.path,
     handler: (request, reply) =>
-      inTrace(headerOf(request, 'traceparent'), async () => {
+      inRequestTrace(request, async () => {
         const prepared = await prepare(route, { request, reply }, options)
         const key = headerOf(request, 'idempotency-key')
         reply.header('x-request-id', request.id)

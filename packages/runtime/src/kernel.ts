@@ -9,6 +9,7 @@ import { OUTBOX_MIGRATIONS, openOutbox } from '@cloudphone/outbox/open-outbox'
 import { openRelay } from '@cloudphone/outbox/relay'
 import { openSagas, SAGA_MIGRATIONS, type Sagas } from '@cloudphone/saga/engine'
 import { sql } from 'kysely'
+import { withProcessSpans, withPublishSpans } from './event-spans.ts'
 import type { Binding } from './http-server.ts'
 import { IDEMPOTENCY_MIGRATIONS, type Idempotency, openIdempotency } from './idempotency.ts'
 import type { Platform } from './platform.ts'
@@ -35,7 +36,7 @@ export async function openKernel(
   platform: Platform,
   base: BaseContext<unknown>,
 ): Promise<Kernel> {
-  const { closing, log, metrics, clock, crash, name } = base
+  const { closing, log, metrics, tracer, clock, crash, name } = base
   const target = platform.databases[name]
   if (target === undefined) throw new Error(`the platform has no database for ${name}`)
   const directUrl = target.directUrl ?? target.url
@@ -52,7 +53,7 @@ export async function openKernel(
   const wakes = closing.add('notifier', notifier({ ...session, applicationName: `${name} notifier` }))
   const relay = openRelay({
     database,
-    bus: platform.bus,
+    bus: withPublishSpans(platform.bus, tracer),
     executor,
     notifier: wakes,
     log,
@@ -74,7 +75,7 @@ export async function openKernel(
     await executor.held()
     await relay.start()
     await sagas?.run()
-    const handlers = parts.handlers ?? []
+    const handlers = withProcessSpans(parts.handlers ?? [], tracer)
     const consumers = { bus: platform.bus, database, service: name, handlers, log, metrics, crash, clock }
     closing.add('consumers', await startConsumers(consumers))
     leases.loop({ name: 'runtime.purge', everyMs: purgeEveryMs, work: purge })
@@ -90,7 +91,9 @@ export async function openKernel(
       blobs: platform.blobs,
       openSagas: (definitions) => {
         if (sagas !== undefined) throw new Error(`${name}: the saga engine is open already`)
-        const opened = openSagas({ database, executor, definitions, outbox, log, metrics, crash, clock })
+        const opened = openSagas({
+          ...{ database, executor, definitions, outbox, log, metrics, tracer, crash, clock },
+        })
         closing.defer('sagas', () => opened.stop())
         sagas = opened
         return opened

@@ -5,6 +5,7 @@ import type { Clock } from '@cloudphone/observe/clock'
 import type { CrashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
 import type { Metrics } from '@cloudphone/observe/metrics'
+import type { Tracing } from '@cloudphone/observe/tracing'
 import type { Registry } from '@cloudphone/registry/registry'
 import type { Env } from './config.ts'
 
@@ -24,6 +25,8 @@ export interface Platform {
   readonly poolSize: number
   readonly host: string
   readonly portBase: number
+  /** Undefined: spans are not made, and traces only carried on. */
+  readonly tracing?: Tracing | undefined
   readonly clock?: Clock
   readonly ids?: Ids
 }

@@ -1,9 +1,10 @@
 import { type CallInput as ContractInput, pathOf, readAnswer } from '@cloudphone/contracts/request'
 import { Problem, type ResultOf, type Route } from '@cloudphone/contracts/route'
 import { type ServiceName, services } from '@cloudphone/contracts/services'
-import { currentTraceparent } from '@cloudphone/observe/trace'
+import { currentTraceparent, type Tracer } from '@cloudphone/observe/trace'
 import type { Registry } from '@cloudphone/registry/registry'
 import { Agent, type Dispatcher } from 'undici'
+import { inClientSpan } from './client-span.ts'
 import { common, ProblemError } from './problem.ts'
 import type { ServiceTokens } from './tokens.ts'
 
@@ -30,6 +31,8 @@ export function openServiceClient(options: {
   self: ServiceName
   registry: Registry
   serviceTokens: ServiceTokens
+  /** Undefined: no call becomes a span. */
+  tracer?: Tracer | undefined
 }): ServiceClient {
   const agent = new Agent({ connections: 32, keepAliveTimeout: 30_000, connect: { timeout: 2_000 } })
   let turn = 0
@@ -42,23 +45,26 @@ export function openServiceClient(options: {
   }
 
   const send = async <R extends Route>(route: R, input: CallInput<R>): Promise<Dispatcher.ResponseData> => {
-    const address = await addressOf(route.service)
+    const { method, path: template } = route
+    const origin = await addressOf(route.service)
+    const path = pathOf(route, input)
     const timeout = AbortSignal.timeout(input.timeoutMs ?? 10_000)
-    const traceparent = currentTraceparent()
-    const headers: Record<string, string> = {
-      authorization: `Bearer ${await options.serviceTokens.sign(options.self, route.service)}`,
-      ...(input.body !== undefined && { 'content-type': 'application/json' }),
-      ...(traceparent !== undefined && { traceparent }),
-    }
-    try {
-      return await agent.request({
-        origin: address,
-        path: pathOf(route, input),
-        method: route.method,
-        headers,
+    const authorization = `Bearer ${await options.serviceTokens.sign(options.self, route.service)}`
+    const request = (): Promise<Dispatcher.ResponseData> => {
+      const traceparent = currentTraceparent()
+      const headers: Record<string, string> = {
+        authorization,
+        ...(input.body !== undefined && { 'content-type': 'application/json' }),
+        ...(traceparent !== undefined && { traceparent }),
+      }
+      return agent.request({
+        ...{ origin, path, method, headers },
         body: input.body === undefined ? null : JSON.stringify(input.body),
         signal: input.signal === undefined ? timeout : AbortSignal.any([timeout, input.signal]),
       })
+    }
+    try {
+      return await inClientSpan(options.tracer, { method, origin, path, template }, request)
     } catch (error) {
       throw unavailable(route.service, error)
     }

@@ -16,6 +16,7 @@ import type { Clock } from '@cloudphone/observe/clock'
 import type { CrashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
 import type { Metrics } from '@cloudphone/observe/metrics'
+import type { Tracer } from '@cloudphone/observe/trace'
 import type { Outbox } from '@cloudphone/outbox/outbox'
 import type { Registry } from '@cloudphone/registry/registry'
 import type { SagaDefinition } from '@cloudphone/saga/definition'
@@ -41,6 +42,8 @@ export interface BaseContext<Settings> {
   readonly ids: Ids
   readonly log: Logger
   readonly metrics: Metrics
+  /** Undefined: no spans are to be made. */
+  readonly tracer: Tracer | undefined
   readonly crash: CrashPoints
   /** What the service opened itself; closed after its HTTP server, consumers and sagas have drained. */
   readonly closing: ClosingStack

@@ -5,7 +5,7 @@ import { type Clock, systemClock } from '@cloudphone/observe/clock'
 import { type CrashPoints, crashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
 import type { Metrics } from '@cloudphone/observe/metrics'
-import { currentTraceparent } from '@cloudphone/observe/trace'
+import { currentTraceparent, type Tracer } from '@cloudphone/observe/trace'
 import type { Outbox } from '@cloudphone/outbox/outbox'
 import { planOf } from './decide.ts'
 import type { SagaDefinition, SagaStatus } from './definition.ts'
@@ -28,6 +28,7 @@ import { type Purged, purge } from './purge.ts'
 import type { SagaRow } from './row.ts'
 import type { Room } from './run.ts'
 import { insertSaga, type StartedSaga, type StartSaga } from './start.ts'
+import { startingTrace } from './step-span.ts'
 import { openTelemetry } from './telemetry.ts'
 import {
   countByStatus,
@@ -56,6 +57,8 @@ export interface SagasOptions<Schema> {
   readonly outbox?: Pick<Outbox, 'add'> | undefined
   readonly log: Logger
   readonly metrics: Metrics
+  /** Undefined: tries of steps are no spans. */
+  readonly tracer?: Tracer | undefined
   readonly crash?: CrashPoints
   /** Of step and saga deadlines; moves with the database's `app_now()`. */
   readonly clock?: Clock
@@ -186,6 +189,7 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     realClock,
     leaseTtlMs,
     telemetry,
+    tracer: options.tracer,
     moved({ sagaId, type }, { next, alarm }) {
       moved(sagaId)
       if (next.kind === 'wait') dispatcher.wake()
@@ -229,7 +233,7 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     async start(tx, saga) {
       const started = await insertSaga(tx, saga, {
         newId: () => ids.next(),
-        traceparent: currentTraceparent(),
+        traceparent: currentTraceparent() ?? startingTrace(options.tracer, saga.definition),
       })
       if (started.created) {
         afterCommit(tx, () => {

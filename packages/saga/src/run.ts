@@ -3,6 +3,7 @@ import { DatabaseUnavailable } from '@cloudphone/db/errors'
 import type { Clock } from '@cloudphone/observe/clock'
 import type { CrashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
+import type { Tracer } from '@cloudphone/observe/trace'
 import type { EventFacts } from '@cloudphone/outbox/outbox'
 import { isPoisoned } from './claim.ts'
 import { canTurnBack, type Decision, decide, type Outcome, type Plan, stepAt } from './decide.ts'
@@ -10,6 +11,7 @@ import type { SagaDefinition, Step, StepContext } from './definition.ts'
 import { tryEffect } from './effect.ts'
 import { failureOf } from './errors.ts'
 import { failureOfReply, type SagaRow } from './row.ts'
+import { inTrySpan, noteOutcome } from './step-span.ts'
 import type { SagaStore } from './store.ts'
 import type { Telemetry } from './telemetry.ts'
 
@@ -29,6 +31,8 @@ export interface Room<Transaction> {
   readonly realClock: Clock
   readonly leaseTtlMs: number
   readonly telemetry: Telemetry
+  /** Undefined: tries are no spans. */
+  readonly tracer?: Tracer | undefined
   /** A saga has been written: tell those who wait for it, and look again when the next one is due. */
   readonly moved: (row: SagaRow, decision: Decision) => void
 }
@@ -71,7 +75,10 @@ export async function runSaga<Transaction>(room: Room<Transaction>, run: Run<Tra
     // The event loop may have stood still for longer than the lease.
     if (room.realClock.monotonicMs() >= run.trustUntilMs) run.abandon.abort(new Error('lease ran out'))
     if (run.abandon.signal.aborted) return
-    row = await new Turn(room, run, row).take()
+    const turn: Turn<Transaction> = new Turn(room, run, row)
+    row = await (room.tracer === undefined
+      ? turn.take()
+      : inTrySpan(room.tracer, row, stepAt(row, run.plan), () => turn.take()))
   }
 }
 
@@ -237,6 +244,7 @@ class Turn<Transaction> {
     this.#run.trustUntilMs = Math.max(this.#run.trustUntilMs, trustUntil(askedMs, leaseTtlMs))
     if (realClock.monotonicMs() >= this.#run.trustUntilMs) this.#run.abandon.abort(new Error('lease ran out'))
     telemetry.stepTook(this.#row, this.#step, clock.monotonicMs() - this.#startedMs)
+    noteOutcome(entry)
     if (entry?.status === 'failed') telemetry.failed(this.#row, this.#step, entry.error)
     if (alarm !== null) telemetry.alarmed(next, this.#step, alarm)
     if (next.endedAt !== null) telemetry.ended(next)

@@ -17,7 +17,8 @@ import { APP_NOW_MIGRATIONS, migrate } from '@cloudphone/db/migrate'
 import { provision } from '@cloudphone/db/provision'
 import { crashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
-import { openMetrics } from '@cloudphone/observe/metrics'
+import { type Metrics, openMetrics } from '@cloudphone/observe/metrics'
+import type { Tracing } from '@cloudphone/observe/tracing'
 import { staticRegistry } from '@cloudphone/registry/registry'
 import { ClosingStack } from '@cloudphone/runtime/closing'
 import type { Platform } from '@cloudphone/runtime/platform'
@@ -66,6 +67,9 @@ async function open(
   closing.add('blobs', blobs)
   const crash = crashPoints(settings.crashPoints)
   const metrics = openMetrics('platform')
+  const tracing = await openTraces(settings, { log, metrics })
+  // Closed when the services are, whose last spans it sends.
+  if (tracing !== undefined) closing.add('tracing', tracing)
   const bus = closing.add(
     'bus',
     settings.rabbitmqUrl === undefined
@@ -89,6 +93,7 @@ async function open(
       blobs,
       crash,
       metrics,
+      tracing,
       serviceSecret: secrets.serviceSecret,
       databases: database.services,
       poolSize: settings.database.poolSize,
@@ -96,6 +101,16 @@ async function open(
       portBase: settings.portBase,
     },
   }
+}
+
+/** The way to the operator's collector; OpenTelemetry is not even loaded where none is named. */
+async function openTraces(
+  { tracing }: Settings,
+  platform: { log: Logger; metrics: Metrics },
+): Promise<Tracing | undefined> {
+  if (tracing === undefined) return undefined
+  const { openTracing } = await import('@cloudphone/observe/tracing')
+  return openTracing({ ...tracing, ...platform })
 }
 
 /** Where the services answer that other processes of this machine run: each on its own port. */

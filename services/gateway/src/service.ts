@@ -20,9 +20,9 @@ const apiVersion = '0.1.0'
 export const gateway = defineStatelessService({
   name: 'gateway',
   settings: GatewaySettings,
-  start: async ({ settings, registry, client, tokens, clock, log, metrics, closing }) => {
+  start: async ({ settings, registry, client, tokens, clock, log, metrics, tracer, closing }) => {
     const telemetry = openTelemetry(log, metrics)
-    const upstream = closing.add('upstream', openUpstream(registry))
+    const upstream = closing.add('upstream', openUpstream(registry, tracer))
     const limiter = new RateLimiter([
       { requests: settings.GATEWAY_LIMIT_PER_SECOND, seconds: 1 },
       { requests: settings.GATEWAY_LIMIT_PER_10_SECONDS, seconds: 10 },

@@ -1,8 +1,9 @@
 import { GetSaga } from '@cloudphone/contracts/api/platform-api'
 import { publicRoutes } from '@cloudphone/contracts/routes'
 import { type ServiceName, serviceOfSaga } from '@cloudphone/contracts/services'
-import { currentTraceparent, inTrace } from '@cloudphone/observe/trace'
+import { currentTraceparent } from '@cloudphone/observe/trace'
 import { common, ProblemError } from '@cloudphone/runtime/problem'
+import { inRequestTrace } from '@cloudphone/runtime/request-trace'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import { endToEnd, requestHeaders, upstreamPath } from '../domain/forwarding.ts'
@@ -59,18 +60,20 @@ async function forward(
     if (!reply.raw.writableFinished) gone.abort(new Error('the caller has gone'))
   })
   try {
-    const response = await upstream.send({
-      service,
-      path,
-      method: request.method as Dispatcher.HttpMethod,
-      headers: requestHeaders(request.headers, {
-        requestId: request.id,
-        traceparent: traceparentOf(request),
-        address: request.ip,
+    // The caller's trace goes on; without one a new one begins here.
+    const response = await inRequestTrace(request, () =>
+      upstream.send({
+        ...{ service, path, template },
+        method: request.method as Dispatcher.HttpMethod,
+        headers: requestHeaders(request.headers, {
+          requestId: request.id,
+          traceparent: currentTraceparent(),
+          address: request.ip,
+        }),
+        body: hasBody(request.raw) ? passBody(request.raw) : undefined,
+        signal: gone.signal,
       }),
-      body: hasBody(request.raw) ? passBody(request.raw) : undefined,
-      signal: gone.signal,
-    })
+    )
     return await answer(reply, response, request)
   } catch (error) {
     if (gone.signal.aborted) return reply.hijack()
@@ -93,10 +96,4 @@ async function answer(
     return reply.send()
   }
   return reply.send(response.body)
-}
-
-/** The caller's trace goes on; without one a new one begins here. */
-function traceparentOf(request: FastifyRequest): string | undefined {
-  const given = request.headers.traceparent
-  return inTrace(typeof given === 'string' ? given : undefined, currentTraceparent)
 }

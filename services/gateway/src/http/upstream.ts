@@ -1,5 +1,7 @@
 import type { ServiceName } from '@cloudphone/contracts/services'
+import { currentTraceparent, type Tracer } from '@cloudphone/observe/trace'
 import type { Registry } from '@cloudphone/registry/registry'
+import { inClientSpan } from '@cloudphone/runtime/client-span'
 import { common } from '@cloudphone/runtime/problem'
 import { Agent, type Dispatcher } from 'undici'
 import type { Headers } from '../domain/forwarding.ts'
@@ -10,6 +12,8 @@ export interface ForwardedRequest {
   readonly service: ServiceName
   readonly method: Dispatcher.HttpMethod
   readonly path: string
+  /** The route's path with its parameters unfilled: names the span. */
+  readonly template: string
   readonly headers: Headers
   readonly body: PassingBody | undefined
   readonly signal: AbortSignal
@@ -43,7 +47,7 @@ const broken = new Set(['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'])
 const idempotent = new Set<Dispatcher.HttpMethod>(['GET', 'HEAD', 'PUT', 'DELETE'])
 
 /** Opens connections to services on demand, keeps them alive and takes the addresses of each service in turn. */
-export function openUpstream(registry: Registry): Upstream {
+export function openUpstream(registry: Registry, tracer: Tracer | undefined): Upstream {
   const agent = new Agent({
     connections: 1_024,
     keepAliveTimeout: 30_000,
@@ -67,12 +71,12 @@ export function openUpstream(registry: Registry): Upstream {
       const [first, second = first] = addresses
       if (first === undefined || second === undefined) throw unavailable(request.service)
       try {
-        return await attempt(agent, first, request)
+        return await attempt({ agent, tracer }, first, request)
       } catch (error) {
         if (!mayTryAgain(error, request)) throw unavailable(request.service, error)
       }
       try {
-        return await attempt(agent, second, request)
+        return await attempt({ agent, tracer }, second, request)
       } catch (error) {
         throw unavailable(request.service, error)
       }
@@ -82,11 +86,15 @@ export function openUpstream(registry: Registry): Upstream {
 }
 
 function attempt(
-  agent: Agent,
+  { agent, tracer }: { agent: Agent; tracer: Tracer | undefined },
   origin: string,
-  { method, path, headers, body, signal }: ForwardedRequest,
+  { method, path, template, headers, body, signal }: ForwardedRequest,
 ): Promise<Dispatcher.ResponseData> {
-  return agent.request({ origin, method, path, headers, signal, body: body?.open() ?? null })
+  return inClientSpan(tracer, { method, origin, path, template }, () => {
+    const traceparent = currentTraceparent()
+    const traced = traceparent === undefined ? headers : { ...headers, traceparent }
+    return agent.request({ origin, method, path, headers: traced, signal, body: body?.open() ?? null })
+  })
 }
 
 /** Once more, and only where a second try cannot act twice. */
