@@ -20,11 +20,17 @@ export function command<Flags extends object = object>(
   description: string,
   options: {
     configure?: (command: Command) => Command
+    /** What the command is good for, as a line that one can type. */
+    example?: string
+    /** Runs when the parent is named alone. */
+    isDefault?: true
     run: (run: Run<Flags>) => Promise<void>
   },
 ): Command {
-  const made = new Command(name).description(description)
+  const made = new Command(name).description(description).copyInheritedSettings(parent)
   options.configure?.(made)
+  if (options.example !== undefined)
+    made.addHelpText('after', `\nExample:\n  $ cloudphone ${options.example}`)
   made.action(async () => {
     const flags = made.optsWithGlobals<GlobalFlags & Flags>()
     const out = openOutput({ json: flags.json === true })
@@ -35,21 +41,30 @@ export function command<Flags extends object = object>(
       process.exitCode = 1
     }
   })
-  parent.addCommand(made)
+  parent.addCommand(made, { isDefault: options.isDefault === true })
   return made
 }
 
 function report(error: unknown, out: Output): void {
-  if (error instanceof CloudphoneError && error.problem !== undefined) {
-    if (out.json) process.stderr.write(`${JSON.stringify(error.problem, null, 2)}\n`)
-    else {
-      process.stderr.write(`cloudphone: ${error.message} (${error.code})\n`)
-      for (const field of error.problem.errors ?? [])
-        process.stderr.write(`  ${field.path}: ${field.message}\n`)
-    }
+  const problem = error instanceof CloudphoneError ? error.problem : undefined
+  if (out.json) {
+    const code = error instanceof CloudphoneError ? error.code : 'cli_error'
+    process.stderr.write(problem === undefined ? jsonError(code, wordsOf(error)) : asJson(problem))
     return
   }
-  process.stderr.write(`cloudphone: ${wordsOf(error)}\n`)
+  const code = problem === undefined ? '' : ` (${problem.code})`
+  process.stderr.write(`cloudphone: ${wordsOf(error)}${code}\n`)
+  for (const field of problem?.errors ?? []) process.stderr.write(`  ${field.path}: ${field.message}\n`)
+}
+
+/** An error of this side, in the form of the platform's own. */
+export function jsonError(code: string, detail: string): string {
+  const title = code.replaceAll('_', ' ')
+  return asJson({ type: `urn:cloudphone:problem:${code}`, title, detail, code, success: false })
+}
+
+function asJson(value: object): string {
+  return `${JSON.stringify(value, null, 2)}\n`
 }
 
 /** One line. What does not fit the contract before it is sent, such as an id, has been given by the user. */

@@ -1,9 +1,13 @@
+import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
+import { jsonError } from './command.ts'
 import { addAccountCommands } from './commands/account.ts'
 import { addAppCommands } from './commands/apps.ts'
+import { addDeadLetterCommands } from './commands/dead-letters.ts'
 import { addDemoCommand } from './commands/demo.ts'
 import { addDeviceCommands } from './commands/devices.ts'
 import { addOperationCommands } from './commands/operations.ts'
+import { addSagaCommands } from './commands/sagas.ts'
 
 const help = `
 How the CLI finds the platform: --url, CLOUDPHONE_URL, or the platform of the data directory.
@@ -11,7 +15,8 @@ How it signs in: --api-key or CLOUDPHONE_API_KEY, the session of "cloudphone log
 CLOUDPHONE_ADMIN_PASSWORD, or credentials.json in the data directory.`
 
 /** The `cloudphone` command with everything that a client can do; the server adds `start` and `stop`. */
-export function buildProgram(): Command {
+export function buildProgram(argv: readonly string[] = process.argv): Command {
+  const json = argv.includes('--json')
   const program = new Command('cloudphone')
     .description('Android cloud phones: create, use, meter, delete')
     .option('--url <url>', 'the gateway, such as http://127.0.0.1:30000')
@@ -19,11 +24,24 @@ export function buildProgram(): Command {
     .option('--data-dir <path>', 'where a platform on this machine keeps everything (default .cloudphone)')
     .option('--json', 'answer in JSON')
     .addHelpText('after', help)
-    .showHelpAfterError('(see cloudphone --help)')
+    .version(version())
+    .showHelpAfterError(json ? false : '(see cloudphone --help)')
+    // A command line that cannot be understood is refused before any command runs.
+    .configureOutput({
+      outputError: (text, write) =>
+        write(json ? jsonError('cli_usage', text.trim().replace(/^error: /, '')) : text),
+    })
   addDemoCommand(program)
   addDeviceCommands(program)
   addAppCommands(program)
   addOperationCommands(program)
+  addSagaCommands(program)
+  addDeadLetterCommands(program)
   addAccountCommands(program)
   return program
+}
+
+function version(): string {
+  const manifest: unknown = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+  return String((manifest as { version?: unknown }).version)
 }

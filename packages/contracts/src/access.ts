@@ -20,6 +20,7 @@ export const Permission = z.enum([
   'sagas:read',
   'sagas:any',
   'platform:inspect',
+  'platform:operate',
 ])
 export type Permission = z.infer<typeof Permission>
 
@@ -44,6 +45,7 @@ const rights: Readonly<Record<Role, ReadonlySet<Permission>>> = {
     'billing:any',
     'sagas:any',
     'platform:inspect',
+    'platform:operate',
   ]),
   admin: new Set(Permission.options),
 }

@@ -2,6 +2,7 @@ import * as apps from './api/apps-api.ts'
 import * as billing from './api/billing-api.ts'
 import * as devices from './api/devices-api.ts'
 import * as notifications from './api/notifications-api.ts'
+import * as operator from './api/operator-api.ts'
 import * as platform from './api/platform-api.ts'
 import * as scheduler from './api/scheduler-api.ts'
 import * as users from './api/users-api.ts'
@@ -22,6 +23,7 @@ export const routes: readonly Route[] = [
   billing,
   notifications,
   platform,
+  operator,
 ].flatMap((module) => Object.values(module).filter(isRoute))
 
 /** The routes that callers outside the platform may use: what the gateway serves and OpenAPI shows. */

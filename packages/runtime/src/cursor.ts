@@ -1,15 +1,24 @@
 import { common, ProblemError } from './problem.ts'
 
-/** A place in a list that is sorted by id, newest first: the id of the last item shown. */
+/** A place in a list that is sorted by id: the id of the last item shown. */
 function encodeCursor(lastId: string): string {
   return Buffer.from(lastId).toString('base64url')
 }
 
 /** @throws ProblemError `invalid_request` when the cursor is not one of ours. */
 export function decodeCursor(cursor: string | undefined): string | undefined {
+  return decode(cursor, /^[\w-]{1,120}$/)
+}
+
+/** As `decodeCursor`, of a list whose ids are UUIDs. */
+export function decodeIdCursor(cursor: string | undefined): string | undefined {
+  return decode(cursor, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
+}
+
+function decode(cursor: string | undefined, shape: RegExp): string | undefined {
   if (cursor === undefined) return undefined
   const id = Buffer.from(cursor, 'base64url').toString()
-  if (/^[\w-]{1,120}$/.test(id)) return id
+  if (shape.test(id)) return id
   throw new ProblemError({
     status: 400,
     code: 'invalid_request',

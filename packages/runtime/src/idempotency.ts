@@ -17,7 +17,7 @@ export interface Idempotency {
   purge(): Promise<number>
 }
 
-/** The folder with the table of idempotency keys, for `migrate`. Needs `app_now()`. */
+/** The folder with the tables of idempotency keys and of the operators' audit, for `migrate`. Needs `app_now()`. */
 export const IDEMPOTENCY_MIGRATIONS = new URL('../migrations/', import.meta.url)
 
 interface Claim {

@@ -12,6 +12,7 @@ import { sql } from 'kysely'
 import { withProcessSpans, withPublishSpans } from './event-spans.ts'
 import type { Binding } from './http-server.ts'
 import { IDEMPOTENCY_MIGRATIONS, type Idempotency, openIdempotency } from './idempotency.ts'
+import { openOperatorAudit } from './operator-audit.ts'
 import type { Platform } from './platform.ts'
 import { platformBindings } from './platform-routes.ts'
 import type { AnyService, BaseContext, ServiceContext, ServiceParts } from './service.ts'
@@ -65,10 +66,12 @@ export async function openKernel(
   const leases = closing.add('leases', openLeases({ database, executor, log, metrics, clock }))
   closing.defer('relay', () => relay.stop())
   const idempotency = openIdempotency(database)
+  const audit = openOperatorAudit({ database, ids: base.ids, log })
   let sagas: Sagas | undefined
 
   const purge = async (): Promise<void> => {
     await idempotency.purge()
+    await audit.purge()
     await sagas?.purge()
   }
   const begin = async (parts: ServiceParts<unknown>): Promise<void> => {
@@ -106,6 +109,7 @@ export async function openKernel(
         database,
         bus: platform.bus,
         sagas,
+        audit,
         invariants: parts.invariants,
       }),
     ready: async () => isReachable(database),

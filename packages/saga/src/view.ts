@@ -18,6 +18,8 @@ export interface SagaQuery {
   /** Those of this tenant, and those of no tenant. */
   readonly tenantId?: string | undefined
   readonly subject?: string | undefined
+  /** Only those that need somebody: halted, or so long past their deadline without having ended. */
+  readonly stuckAfterMs?: number | undefined
   readonly limit: number
   /** The last saga of the page before: its `createdAt` as it was shown, and its id. */
   readonly after?: { readonly createdAt: string; readonly sagaId: string } | undefined
@@ -40,6 +42,7 @@ interface LogRow {
   attempt: number
   status: string
   error: string | null
+  actor: string | null
   started_at: Date
   ended_at: Date
 }
@@ -83,7 +86,7 @@ export async function readProgress(
 export async function readPage(
   db: QueryExecutorProvider,
   definitions: Definitions,
-  { status, type, userId, tenantId, subject, limit, after }: SagaQuery,
+  { status, type, userId, tenantId, subject, stuckAfterMs, limit, after }: SagaQuery,
 ): Promise<SagaView[]> {
   const conditions = [
     status !== undefined && sql`s.status = ${status}`,
@@ -91,6 +94,9 @@ export async function readPage(
     userId !== undefined && sql`s.user_id = ${userId}`,
     tenantId !== undefined && sql`(s.tenant_id is null or s.tenant_id = ${tenantId})`,
     subject !== undefined && sql`s.subject = ${subject}`,
+    stuckAfterMs !== undefined &&
+      sql`(s.status in ('COMPENSATION_STUCK', 'QUARANTINED') or s.status in ('RUNNING', 'COMPENSATING')
+        and s.timeout_at < app_now() - ${stuckAfterMs} * interval '1 millisecond')`,
     after !== undefined &&
       sql`(s.created_at, s.saga_id) < (${after.createdAt}::timestamptz, ${after.sagaId})`,
   ].filter((condition) => condition !== false)
@@ -146,7 +152,7 @@ async function viewsOf(
 ): Promise<SagaView[]> {
   if (rows.length === 0) return []
   const { rows: log } = await sql<LogRow>`
-    select saga_id, step, direction, attempt, status, error, started_at, ended_at from saga_step_log
+    select saga_id, step, direction, attempt, status, error, actor, started_at, ended_at from saga_step_log
     where saga_id = any(${rows.map(({ sagaId }) => sagaId)}::text[]) order by saga_id, id`.execute(db)
   const bySaga = Map.groupBy(log, ({ saga_id }) => saga_id)
   return rows.map((row) => viewOf(row, definitions, bySaga.get(row.sagaId) ?? []))
@@ -162,6 +168,7 @@ function viewOf(row: SagaRow, definitions: Definitions, log: readonly LogRow[]):
     status: row.status,
     currentStep: row.currentStep,
     stepIndex: row.stepIndex,
+    standsAt: standsAt(row, definition),
     retryCount: row.retryCount,
     errorMessage: row.errorMessage,
     errorCode: row.errorCode,
@@ -180,6 +187,7 @@ function viewOf(row: SagaRow, definitions: Definitions, log: readonly LogRow[]):
       attempt: entry.attempt,
       status: entry.status,
       error: entry.error,
+      actor: entry.actor,
       startedAt: entry.started_at.toISOString(),
       endedAt: entry.ended_at.toISOString(),
     })),
@@ -188,6 +196,13 @@ function viewOf(row: SagaRow, definitions: Definitions, log: readonly LogRow[]):
     endedAt: row.endedAt?.toISOString() ?? null,
     deadlineAt: row.timeoutAt.toISOString(),
   }
+}
+
+/** The step that is being done or undone. */
+function standsAt(row: SagaRow, definition: SagaDefinition<never, never> | undefined): string | null {
+  const { undoIndex, stepIndex } = row
+  const index = undoIndex === null || undoIndex < 0 ? stepIndex : undoIndex
+  return row.endedAt === null ? (definition?.steps[index]?.name ?? null) : null
 }
 
 function stepStatus(

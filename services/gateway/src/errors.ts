@@ -4,4 +4,6 @@ import { defineProblems } from '@cloudphone/runtime/problem'
 export const problems = defineProblems({
   websocket_only: [400, 'This address speaks WebSocket only: connect with the transport websocket.'],
   saga_not_found: [404, 'There is no saga {sagaId}.'],
+  dead_letter_not_found: [404, 'There is no dead letter {deadLetterId}.'],
+  unknown_queue: [422, 'There is no queue {queue}. Those with dead letters: {known}.'],
 })

@@ -1,3 +1,4 @@
+import { operatorRoutes } from '@cloudphone/contracts/api/operator-api'
 import {
   type Claim,
   type InvariantReport,
@@ -41,6 +42,7 @@ function saga(type: string, minute: number, userId: string | null = null): SagaV
       status: 'COMPLETED',
       currentStep: 'LAST',
       stepIndex: 0,
+      standsAt: null,
       retryCount: 0,
     },
     ...{ errorMessage: null, subject: null, steps: [], timeline: [] },
@@ -183,7 +185,7 @@ test('a service that does not answer is a finding, and so is an invariant that n
 test('outboxes and dead letters of all services, for who may inspect the platform', async () => {
   const ids = Array.from({ length: 12 }, () => systemIds.next<'dead_letter'>())
   for (const [index, service] of named.entries()) {
-    const own = ids.filter((_id, place) => place % named.length === index).toReversed()
+    const own = ids.filter((_id, place) => place % named.length === index)
     await town.neighbour(service, [
       bind(platformRoutes(service).outbox, async () => ({
         pending: index,
@@ -191,9 +193,9 @@ test('outboxes and dead letters of all services, for who may inspect the platfor
         published: 10,
         lagSeconds: 0.5,
       })),
-      bind(platformRoutes(service).deadLetters, async ({ query }) => {
-        const before = decodeCursor(query.cursor)
-        const rows = own.filter((id) => before === undefined || id < before)
+      bind(operatorRoutes(service).listDeadLetters, async ({ query }) => {
+        const after = decodeCursor(query.cursor)
+        const rows = own.filter((id) => after === undefined || id > after)
         const letter = (id: string) => ({
           ...{ id, queue: `${service}.q`, eventId: id, eventType: 'device.failed', error: 'no', attempts: 4 },
           diedAt: '2026-01-01T00:00:00.000Z',
@@ -209,7 +211,7 @@ test('outboxes and dead letters of all services, for who may inspect the platfor
   const first = await get('/api/dead-letters?limit=7')
   const second = await get(`/api/dead-letters?limit=7&cursor=${first.body.page.nextCursor}`)
   const seen = [...first.body.data, ...second.body.data].map(({ id }: { id: string }) => id)
-  expect(seen).toEqual(ids.toReversed())
+  expect(seen).toEqual(ids)
   expect(second.body.page.nextCursor).toBeNull()
   expect((await get('/api/outbox', town.token())).status).toBe(403)
 })

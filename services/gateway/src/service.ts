@@ -5,6 +5,7 @@ import { openApiKeyExchange } from './domain/api-key-exchange.ts'
 import { PlatformDoctor } from './domain/doctor.ts'
 import { Fleet } from './domain/fleet.ts'
 import { openApiOf } from './domain/openapi.ts'
+import { Operations } from './domain/operations.ts'
 import { RateLimiter } from './domain/rate-limit.ts'
 import { guardDoor } from './http/door.ts'
 import { servePages } from './http/pages.ts'
@@ -30,7 +31,11 @@ export const gateway = defineStatelessService({
     ])
     const apiKeys = openApiKeyExchange(client, clock)
     return {
-      routes: platformRoutes({ fleet: new Fleet(client), doctor: new PlatformDoctor(client, clock) }),
+      routes: platformRoutes({
+        fleet: new Fleet(client),
+        operations: new Operations(client),
+        doctor: new PlatformDoctor(client, clock),
+      }),
       extend: async (app) => {
         boundSlowCallers(app.server)
         guardDoor(app, { tokens, apiKeys, limiter, clock, telemetry })

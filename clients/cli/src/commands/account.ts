@@ -1,9 +1,8 @@
-import { createInterface } from 'node:readline/promises'
-import { Writable } from 'node:stream'
 import type { Role } from '@cloudphone/contracts/access'
 import * as api from '@cloudphone/contracts/api/users-api'
 import { UserId } from '@cloudphone/contracts/id'
 import type { Command } from 'commander'
+import { ask } from '../ask.ts'
 import { argument, command } from '../command.ts'
 import { facts, table } from '../output.ts'
 
@@ -124,7 +123,7 @@ function addApiKeyCommands(program: Command): void {
       out.answer(await Array.fromAsync(client.each(api.ListApiKeys)), (rows) =>
         table(rows, [
           { title: 'ID', of: (key) => key.id },
-          { title: 'NAME', of: (key) => key.name },
+          { title: 'NAME', of: (key) => key.name, cut: true },
           { title: 'STARTS WITH', of: (key) => key.prefix },
           { title: 'EXPIRES', of: (key) => key.expiresAt },
           { title: 'LAST USED', of: (key) => key.lastUsedAt },
@@ -140,23 +139,4 @@ function addApiKeyCommands(program: Command): void {
       out.answer({ apiKeyId }, () => 'Revoked')
     },
   })
-}
-
-/** Asks on the terminal; what is typed to a hidden question is not shown. */
-async function ask(question: string, echo: 'shown' | 'hidden' = 'shown'): Promise<string> {
-  if (!process.stdin.isTTY)
-    throw new Error(`${question.replace(/: $/, '')} is missing and there is no terminal to ask on`)
-  process.stderr.write(question)
-  const muted = new Writable({ write: (_chunk, _encoding, done) => done() })
-  const lines = createInterface({
-    input: process.stdin,
-    output: echo === 'hidden' ? muted : process.stderr,
-    terminal: true,
-  })
-  try {
-    return await lines.question('')
-  } finally {
-    lines.close()
-    if (echo === 'hidden') process.stderr.write('\n')
-  }
 }

@@ -36,7 +36,7 @@ export function addAppCommands(program: Command): void {
           { title: 'ID', of: (app) => app.id },
           { title: 'PACKAGE', of: (app) => app.packageName },
           { title: 'VERSION', of: (app) => app.versionName },
-          { title: 'LABEL', of: (app) => app.label },
+          { title: 'LABEL', of: (app) => app.label, cut: true },
         ]),
       )
     },
@@ -80,7 +80,7 @@ export function addAppCommands(program: Command): void {
           { title: 'ID', of: (one) => one.installationId },
           { title: 'DEVICE', of: (one) => one.deviceId },
           { title: 'STATUS', of: (one) => one.status },
-          { title: 'REASON', of: (one) => one.reason },
+          { title: 'REASON', of: (one) => one.reason, cut: true },
         ]),
       )
     },

@@ -29,7 +29,7 @@ export function addDeviceCommands(program: Command): void {
       out.answer(await Array.fromAsync(client.each(api.ListDevices)), (rows) =>
         table(rows, [
           { title: 'ID', of: (one) => one.id },
-          { title: 'NAME', of: (one) => one.name },
+          { title: 'NAME', of: (one) => one.name, cut: true },
           { title: 'STATUS', of: (one) => one.status },
           { title: 'ADB', of: (one) => adbOf(one) },
           { title: 'KIND', of: (one) => (one.userId === null ? 'pooled' : 'dedicated') },
@@ -139,7 +139,7 @@ function addKeys(program: Command): void {
         table(rows, [
           { title: 'ID', of: (key) => key.id },
           { title: 'FINGERPRINT', of: (key) => key.fingerprint },
-          { title: 'LABEL', of: (key) => key.label },
+          { title: 'LABEL', of: (key) => key.label, cut: true },
         ]),
       )
     },

@@ -1,26 +1,18 @@
 import { ListUsage, UsageTotal } from '@cloudphone/contracts/api/billing-api'
 import { ListNotifications } from '@cloudphone/contracts/api/notifications-api'
-import {
-  Doctor,
-  GetSaga,
-  ListDeadLetters,
-  ListSagas,
-  OutboxOverview,
-  type SagaView,
-} from '@cloudphone/contracts/api/platform-api'
+import { Doctor, OutboxOverview } from '@cloudphone/contracts/api/platform-api'
 import * as scheduler from '@cloudphone/contracts/api/scheduler-api'
 import { Me } from '@cloudphone/contracts/api/users-api'
 import { AllocationId, UserId } from '@cloudphone/contracts/id'
 import type { Command } from 'commander'
 import { argument, command } from '../command.ts'
-import { followSaga, sagaToCompletion } from '../follow.ts'
+import { sagaToCompletion } from '../follow.ts'
 import { facts, table } from '../output.ts'
 
-/** allocations, usage, notifications, sagas, outbox, dead-letters, doctor. */
+/** allocations, usage, notifications, outbox, doctor. */
 export function addOperationCommands(program: Command): void {
   addAllocations(program)
   addMoney(program)
-  addSagas(program)
   addInspection(program)
 }
 
@@ -51,10 +43,10 @@ function addAllocations(program: Command): void {
         (rows) =>
           table(rows, [
             { title: 'ID', of: (one) => one.id },
-            { title: 'PHONE', of: (one) => one.deviceName },
+            { title: 'PHONE', of: (one) => one.deviceName, cut: true },
             { title: 'STATUS', of: (one) => one.status },
             { title: 'UNTIL', of: (one) => one.expiresAt },
-            { title: 'REASON', of: (one) => one.reason },
+            { title: 'REASON', of: (one) => one.reason, cut: true },
           ]),
       )
     },
@@ -114,71 +106,12 @@ function addMoney(program: Command): void {
       out.answer(items, (rows) =>
         table(rows, [
           { title: 'WHEN', of: (one) => one.createdAt },
-          { title: 'NOTICE', of: (one) => one.english.message },
-          { title: '通知', of: (one) => one.message },
+          { title: 'NOTICE', of: (one) => one.english.message, cut: true },
+          { title: '通知', of: (one) => one.message, cut: true },
         ]),
       )
     },
   })
-}
-
-function addSagas(program: Command): void {
-  const sagas = program.command('sagas').description('long operations')
-  command<{ status?: SagaView['status']; type?: string }>(sagas, 'list', 'list sagas, newest first', {
-    configure: (c) =>
-      c
-        .option('--status <status>', 'RUNNING, COMPENSATION_STUCK ...')
-        .option('--type <type>', 'device_creation ...'),
-    run: async ({ client, flags, out }) => {
-      const query = { ...(flags.status && { status: flags.status }), ...(flags.type && { type: flags.type }) }
-      const { items } = await client.call(ListSagas, { query })
-      out.answer(items, (rows) =>
-        table(rows, [
-          { title: 'SAGA', of: (one) => one.sagaId },
-          { title: 'STATUS', of: (one) => one.status },
-          { title: 'STEP', of: (one) => one.currentStep },
-          { title: 'ERROR', of: (one) => one.errorMessage },
-        ]),
-      )
-    },
-  })
-  command<{ follow?: true }>(sagas, 'show', 'show a saga with its steps and timeline', {
-    configure: (c) => c.argument('<saga-id>').option('--follow', 'until it ends'),
-    run: async ({ client, args, flags, out }) => {
-      const sagaId = argument(args, 0)
-      const saga = flags.follow
-        ? await followSaga(client, sagaId, out)
-        : await client.call(GetSaga, { params: { sagaId } })
-      out.answer(saga, drawSaga)
-    },
-  })
-}
-
-function drawSaga(saga: SagaView): string {
-  return [
-    facts([
-      ['saga', saga.sagaId],
-      ['status', saga.status],
-      ['step', `${saga.currentStep} (${saga.stepIndex})`],
-      ['retries', saga.retryCount],
-      ['error', saga.errorMessage],
-      ['about', saga.subject],
-    ]),
-    '',
-    table(saga.steps, [
-      { title: 'STEP', of: (step) => step.name },
-      { title: 'KIND', of: (step) => step.kind },
-      { title: 'STATUS', of: (step) => step.status },
-    ]),
-    '',
-    table(saga.timeline, [
-      { title: 'AT', of: (entry) => entry.startedAt },
-      { title: 'STEP', of: (entry) => `${entry.direction === 'undo' ? 'undo ' : ''}${entry.step}` },
-      { title: 'TRY', of: (entry) => entry.attempt },
-      { title: 'RESULT', of: (entry) => entry.status },
-      { title: 'ERROR', of: (entry) => entry.error },
-    ]),
-  ].join('\n')
 }
 
 function addInspection(program: Command): void {
@@ -195,19 +128,6 @@ function addInspection(program: Command): void {
       )
     },
   })
-  command(program, 'dead-letters', 'list events that a consumer could not take', {
-    run: async ({ client, out }) => {
-      const { items } = await client.call(ListDeadLetters)
-      out.answer(items, (rows) =>
-        table(rows, [
-          { title: 'ID', of: (row) => row.id },
-          { title: 'QUEUE', of: (row) => row.queue },
-          { title: 'EVENT', of: (row) => row.eventType },
-          { title: 'ERROR', of: (row) => row.error },
-        ]),
-      )
-    },
-  })
   command(program, 'doctor', 'check every invariant of the platform; exit code 1 when one is violated', {
     run: async ({ client, out }) => {
       const { healthy, reports, checkedAt } = await client.call(Doctor)
@@ -217,9 +137,9 @@ function addInspection(program: Command): void {
             reports.toSorted((a, b) => a.invariant - b.invariant),
             [
               { title: '#', of: (one) => one.invariant },
-              { title: 'INVARIANT', of: (one) => one.name },
+              { title: 'INVARIANT', of: (one) => one.name, cut: true },
               { title: 'HOLDS', of: (one) => (one.holds ? 'yes' : 'NO') },
-              { title: 'FIGURE', of: (one) => one.figure },
+              { title: 'FIGURE', of: (one) => one.figure, cut: true },
             ],
           ),
           ...reports

@@ -20,6 +20,12 @@ export const SagaView = z.object({
   status: SagaStatus,
   currentStep: z.string(),
   stepIndex: z.int(),
+  /** The step that is being done or undone, which `skip` would give up; null when it has ended or is not known. */
+  standsAt: z
+    .string()
+    .nullable()
+    .default(null)
+    .meta({ description: 'The step that is being done or undone now.' }),
   retryCount: z.int(),
   errorMessage: z.string().nullable(),
   subject: z.string().nullable(),
@@ -38,6 +44,8 @@ export const SagaView = z.object({
       attempt: z.int(),
       status: z.string(),
       error: z.string().nullable(),
+      /** The operator who did it, where it was one; a service of the release before does not say. */
+      actor: z.string().nullable().default(null),
       startedAt: z.iso.datetime(),
       endedAt: z.iso.datetime().nullable(),
     }),
@@ -73,22 +81,17 @@ const OutboxStatistics = z.object({
   lagSeconds: z.number(),
 })
 
-const DeadLetter = z.object({
-  id: z.string(),
-  queue: z.string(),
-  eventId: z.string(),
-  eventType: z.string(),
-  error: z.string(),
-  attempts: z.int(),
-  diedAt: z.iso.datetime(),
-})
-
 const SagaQuery = PageQuery.extend({
   status: SagaStatus.optional(),
   type: z.string().max(64).optional(),
   userId: z.guid().optional(),
+  /** `true`: only those that need somebody: halted, or overdue; the doctor names the same. */
+  stuck: z
+    .enum(['true', 'false'])
+    .optional()
+    .meta({ description: '`true`: only those that need somebody: halted, or overdue.' }),
 })
-const BySaga = z.strictObject({ sagaId: SagaId })
+export const BySaga = z.strictObject({ sagaId: SagaId })
 const Wait = z.strictObject({
   /** Seconds to wait for the end. */
   wait: z.coerce.number().int().min(0).max(60).default(0),
@@ -130,16 +133,6 @@ export function platformRoutes(service: ServiceName) {
       summary: 'Statistics of the outbox.',
       access: { kind: 'service' },
       answer: item(OutboxStatistics),
-    }),
-    deadLetters: route({
-      name: `${service}.deadLetters`,
-      service,
-      method: 'GET',
-      path: '/internal/dead-letters',
-      summary: 'Dead letters of this service’s queues.',
-      access: { kind: 'service' },
-      query: PageQuery,
-      answer: list(DeadLetter),
     }),
     invariants: route({
       name: `${service}.invariants`,
@@ -197,15 +190,4 @@ export const OutboxOverview = route({
   summary: 'Statistics of every service’s outbox.',
   access: { kind: 'user', permission: 'platform:inspect' },
   answer: item(z.array(OutboxStatistics.extend({ service: ServiceName }))),
-})
-
-export const ListDeadLetters = route({
-  name: 'listDeadLetters',
-  service: 'gateway',
-  method: 'GET',
-  path: '/api/dead-letters',
-  summary: 'Dead letters of all services, newest first.',
-  access: { kind: 'user', permission: 'platform:inspect' },
-  query: PageQuery,
-  answer: list(DeadLetter.extend({ service: ServiceName })),
 })

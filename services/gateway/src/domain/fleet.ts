@@ -16,9 +16,8 @@ export const statefulServices: readonly ServiceName[] = ServiceName.options.filt
 
 type Routes = ReturnType<typeof platformRoutes>
 type OutboxFigures = ResultOf<Routes['outbox']> & { readonly service: ServiceName }
-type DeadLetter = ResultOf<Routes['deadLetters']>['items'][number] & { readonly service: ServiceName }
 
-interface PageWanted {
+export interface PageWanted {
   readonly limit: number
   readonly cursor?: string | undefined
 }
@@ -27,6 +26,7 @@ interface SagasWanted extends PageWanted {
   readonly status?: SagaView['status'] | undefined
   readonly type?: string | undefined
   readonly userId?: string | undefined
+  readonly stuck?: 'true' | 'false' | undefined
 }
 
 /** Lists over the whole platform. A service that does not answer makes a list fail: half of one would lie. */
@@ -53,7 +53,7 @@ export class Fleet {
       running.map((name) => this.#client.call(platformRoutes(name).listSagas, { query: defined(query) })),
     )
     const merged = pages.flatMap(({ items }) => items).sort(newestFirst)
-    return page(pages, merged, wanted.limit, (saga) => `${Date.parse(saga.createdAt)}_${saga.sagaId}`)
+    return mergedPage(pages, merged, wanted.limit, (saga) => `${Date.parse(saga.createdAt)}_${saga.sagaId}`)
   }
 
   /** How far behind the outbox of each service is. @throws ProblemError `service_unavailable`. */
@@ -65,22 +65,10 @@ export class Fleet {
       })),
     )
   }
-
-  /** Dead letters of all services, the newest first, by id. @throws ProblemError `service_unavailable`. */
-  async deadLetters(wanted: PageWanted): Promise<PageOf<DeadLetter>> {
-    const pages = await Promise.all(
-      statefulServices.map(async (service) => {
-        const found = await this.#client.call(platformRoutes(service).deadLetters, { query: defined(wanted) })
-        return { ...found, items: found.items.map((letter) => ({ ...letter, service })) }
-      }),
-    )
-    const merged = pages.flatMap(({ items }) => items).sort((one, other) => (one.id < other.id ? 1 : -1))
-    return page(pages, merged, wanted.limit, ({ id }) => id)
-  }
 }
 
 /** The first of what was merged. There is more when some is left over, or when some service has a further page. */
-function page<Item>(
+export function mergedPage<Item>(
   pages: readonly PageOf<unknown>[],
   merged: readonly Item[],
   limit: number,
@@ -100,7 +88,7 @@ function newestFirst(one: SagaView, other: SagaView): number {
 }
 
 /** Without the members that are undefined, as `exactOptionalPropertyTypes` wants it. */
-function defined<T extends object>(value: T): { [Key in keyof T]: Exclude<T[Key], undefined> } {
+export function defined<T extends object>(value: T): { [Key in keyof T]: Exclude<T[Key], undefined> } {
   const kept = Object.entries(value).filter(([, member]) => member !== undefined)
   return Object.fromEntries(kept) as { [Key in keyof T]: Exclude<T[Key], undefined> }
 }

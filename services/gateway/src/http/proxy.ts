@@ -1,3 +1,4 @@
+import { RetrySaga, SkipSagaStep, TurnSagaBack } from '@cloudphone/contracts/api/operator-api'
 import { GetSaga } from '@cloudphone/contracts/api/platform-api'
 import { publicRoutes } from '@cloudphone/contracts/routes'
 import { type ServiceName, serviceOfSaga } from '@cloudphone/contracts/services'
@@ -11,6 +12,9 @@ import { problems } from '../errors.ts'
 import type { GatewayTelemetry } from '../telemetry.ts'
 import { hasBody, passBody } from './request-body.ts'
 import type { Upstream } from './upstream.ts'
+
+/** Served by the service that runs the saga: the id's prefix tells which. */
+const sagaRoutes = [GetSaga, RetrySaga, SkipSagaStep, TurnSagaBack]
 
 interface ProxyOptions {
   readonly upstream: Upstream
@@ -33,16 +37,18 @@ export async function proxyRoutes(app: FastifyInstance, options: ProxyOptions): 
         handler: (request, reply) => forward(request, reply, { ...options, service, template: path }),
       })
     }
-    scope.route({
-      method: GetSaga.method,
-      url: GetSaga.path,
-      handler: (request, reply) => {
-        const { sagaId } = request.params as { sagaId: string }
-        const service = serviceOfSaga(sagaId)
-        if (service === undefined) throw problems.saga_not_found({ sagaId })
-        return forward(request, reply, { ...options, service, template: GetSaga.path })
-      },
-    })
+    for (const { method, path } of sagaRoutes) {
+      scope.route({
+        method,
+        url: path,
+        handler: (request, reply) => {
+          const { sagaId } = request.params as { sagaId: string }
+          const service = serviceOfSaga(sagaId)
+          if (service === undefined) throw problems.saga_not_found({ sagaId })
+          return forward(request, reply, { ...options, service, template: path })
+        },
+      })
+    }
   })
 }
 
