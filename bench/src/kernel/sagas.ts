@@ -9,17 +9,16 @@ import { compare, type Entry, playInTurn, type Round, type Setting } from './rou
 export const POOL_SIZE = 20
 const AT_ONCE = 64
 
-export interface SagaTimes {
-  readonly throughputMs: number
-  readonly latencyMs: number
-  readonly profileDir: string | undefined
-}
+const THROUGHPUT_MS = 4_000
+const LATENCY_MS = 2_000
 
 /** Five durable steps: how many sagas a second with 64 in flight, and how long one takes alone. */
-export async function measureSagas(setting: Setting, times: SagaTimes): Promise<Figure[]> {
+export async function measureSagas(
+  setting: Setting,
+  { share, profileDir }: { share: number; profileDir: string | undefined },
+): Promise<Figure[]> {
   const { stage } = setting
   const [oursUrl, dbosUrl] = [await stage.database('bench_sagas'), await stage.database('bench_dbos')]
-  const { profileDir } = times
   await using ours = startContestant<SagaOrder, LoopOutcome>({
     ...{ name: 'ours', module: 'ours-sagas.ts', settings: { url: oursUrl, poolSize: POOL_SIZE }, profileDir },
   })
@@ -38,12 +37,12 @@ export async function measureSagas(setting: Setting, times: SagaTimes): Promise<
   })
   const many = await playInTurn(
     `sagas, ${AT_ONCE} at once`,
-    entries({ concurrency: AT_ONCE, durationMs: times.throughputMs }),
+    entries({ concurrency: AT_ONCE, durationMs: Math.round(THROUGHPUT_MS * share) }),
     { ...setting, warmUp },
   )
   const one = await playInTurn(
     'sagas, one at a time',
-    entries({ concurrency: 1, durationMs: times.latencyMs }),
+    entries({ concurrency: 1, durationMs: Math.round(LATENCY_MS * share) }),
     { ...setting, warmUp },
   )
   return [...throughputFigures(many), ...latencyFigures(one)]

@@ -3,6 +3,10 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Figure } from '../harness/figure.ts'
 import { type Suite, type Task, UsageError } from '../harness/program.ts'
+import { type Broker, openBrokerNode } from '../kernel/broker.ts'
+import { measureEmbedded } from '../kernel/embedded.ts'
+import { measureEnqueue } from '../kernel/enqueue.ts'
+import { measureRabbitLatency, measureRelay } from '../kernel/rabbit.ts'
 import type { Setting } from '../kernel/rounds.ts'
 import { measureSagas } from '../kernel/sagas.ts'
 import { openStage } from '../kernel/stage.ts'
@@ -12,7 +16,7 @@ export const kernel: Suite = {
   summary: 'sagas, outbox, bus and take-over, beside DBOS, graphile-worker and pg-boss',
   options: {
     rounds: { default: '5', help: 'rounds of each contestant, in turn' },
-    only: { default: '', help: 'some of the measurements, such as sagas' },
+    only: { default: '', help: 'some of sagas,enqueue,embedded,relay,journey,takeover; all when absent' },
     profile: { default: '', help: 'folder for a CPU profile of each contestant (they cost some speed)' },
   },
   switches: { quick: 'two short rounds: for a look, not for a figure' },
@@ -21,24 +25,51 @@ export const kernel: Suite = {
     const wanted = chosen(task)
     const disturbances: string[] = []
     await using stage = await openStage()
-    const facts = { ...(await stage.facts()), peers: await peerVersions() }
-    const rounds = task.isOn('quick') ? 2 : task.number('rounds')
-    const setting: Setting = { stage, task, rounds, disturbances }
+    await using broker = wanted.some((name) => overRabbit.has(name)) ? await openBrokerNode() : undefined
+    const facts = {
+      ...(await stage.facts()),
+      ...(broker && { RabbitMQ: broker.version }),
+      peers: await peerVersions(),
+    }
+    const setting: Setting = {
+      ...{ stage, task, disturbances },
+      rounds: task.isOn('quick') ? 2 : task.number('rounds'),
+    }
     const figures: Figure[] = []
-    for (const name of wanted) figures.push(...(await measurements[name](setting, task)))
+    for (const name of wanted) {
+      const found = await measurements[name](setting, extentOf(task), broker)
+      for (const { name: what, ours, peer } of found)
+        task.progress(
+          `  ${what}: ${ours.toPrecision(4)}${peer === undefined ? '' : ` beside ${peer.toPrecision(4)}`}`,
+        )
+      figures.push(...found)
+    }
     return { figures, facts: { ...facts, ...disturbanceFacts(disturbances) } }
   },
 }
 
-const measurements = {
-  sagas: (setting: Setting, task: Task) =>
-    measureSagas(setting, {
-      throughputMs: task.isOn('quick') ? 1_500 : 3_000,
-      latencyMs: task.isOn('quick') ? 700 : 1_500,
-      profileDir: profileDir(task),
-    }),
+/** How much of the full work, and whether profiles are taken. */
+interface Extent {
+  readonly share: number
+  readonly profileDir: string | undefined
 }
+
+type Measure = (setting: Setting, extent: Extent, broker: Broker | undefined) => Promise<Figure[]>
+
+const measurements = {
+  sagas: measureSagas,
+  enqueue: measureEnqueue,
+  embedded: measureEmbedded,
+  relay: (setting, extent, broker) => measureRelay(setting, { ...extent, broker: needed(broker) }),
+  journey: (setting, extent, broker) => measureRabbitLatency(setting, { ...extent, broker: needed(broker) }),
+} satisfies Record<string, Measure>
 type Measurement = keyof typeof measurements
+const overRabbit: ReadonlySet<Measurement> = new Set<Measurement>(['relay', 'journey'])
+
+function needed(broker: Broker | undefined): Broker {
+  if (broker === undefined) throw new Error('the broker was not started')
+  return broker
+}
 
 function chosen(task: Task): readonly Measurement[] {
   const all = Object.keys(measurements) as Measurement[]
@@ -49,9 +80,9 @@ function chosen(task: Task): readonly Measurement[] {
   return asked.length === 0 ? all : all.filter((name) => asked.includes(name))
 }
 
-function profileDir(task: Task): string | undefined {
+function extentOf(task: Task): Extent {
   const dir = task.option('profile')
-  return dir === '' ? undefined : dir
+  return { share: task.isOn('quick') ? 0.3 : 1, profileDir: dir === '' ? undefined : dir }
 }
 
 async function peerVersions(): Promise<string> {
