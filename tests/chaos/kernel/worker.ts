@@ -1,0 +1,59 @@
+/* A process to be hurt: loads the kernel, waits for its orders, opens a world and works in it until it is closed, or
+ * worse. It may open several worlds, one after the other. */
+import { type CrashAct, crashPoints } from '@cloudphone/observe/crash-point'
+import { openLog, silentLog } from '@cloudphone/observe/log'
+import type { FromWorker, Order, ToWorker } from './orders.ts'
+import { openWorld, type World } from './world.ts'
+
+const log = process.env.CHAOS_LOG === undefined ? silentLog() : openLog({ level: 'debug', format: 'json' })
+const questions = new Map<number, (act: CrashAct) => void>()
+let asked = 0
+let world: World | undefined
+
+function say(message: FromWorker): void {
+  process.send?.(message)
+}
+
+function ask(): Promise<CrashAct> {
+  return new Promise((resolve) => {
+    asked += 1
+    questions.set(asked, resolve)
+    say({ kind: 'reached', question: asked, executorId: world?.executorId ?? null })
+  })
+}
+
+async function carryOut(order: Order): Promise<void> {
+  if (order.verb === 'open') {
+    const { point, ...place } = order.world
+    const crash = crashPoints(point === undefined ? undefined : `${point}=signal`, ask)
+    world = await openWorld({ ...place, log, crash })
+    return
+  }
+  if (world === undefined) throw new Error(`${order.verb} before open`)
+  if (order.verb === 'begin') return await world.begin(order.wishes)
+  if (order.verb === 'callback') return await world.takePayment(order.callback)
+  const closing = world
+  world = undefined
+  await closing.close()
+}
+
+process.on('message', (message: ToWorker) => {
+  if (message.kind === 'act') {
+    questions.get(message.question)?.(message.act)
+    questions.delete(message.question)
+    return
+  }
+  const { id, order } = message
+  carryOut(order).then(
+    () => say({ kind: 'done', id }),
+    (error: unknown) =>
+      say({
+        kind: 'done',
+        id,
+        error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+      }),
+  )
+})
+// A drill that is gone must not leave us behind.
+process.on('disconnect', () => process.exit(0))
+say({ kind: 'loaded' })
