@@ -1,6 +1,7 @@
 /* The runs in the hands of this process: their leases, their abandonment, their end. */
 import { inTrace } from '@cloudphone/observe/trace'
 import { SUSPECT_DEATHS } from './claim.ts'
+import { openDeadlines } from './deadlines.ts'
 import type { Plan } from './decide.ts'
 import type { SagaDefinition } from './definition.ts'
 import { failureOf } from './errors.ts'
@@ -16,7 +17,9 @@ export interface Crew {
   readonly size: number
   /** Room for sagas that may have killed their executor: they run one at a time. */
   readonly suspects: 0 | 1
-  launch(row: SagaRow, options: { executorId: string; askedMs: number }): void
+  carries(sagaId: string): boolean
+  /** `lost`: the connection behind the executor id is gone already. */
+  launch(row: SagaRow, options: { executorId: string; askedMs: number; lost: boolean }): void
   /** Abandons the runs whose lease can no longer be trusted. */
   checkTrust(): void
   /** Renews the leases that are due for it. */
@@ -29,6 +32,8 @@ export interface Crew {
   abandonAll(reason: unknown): void
   /** Resolves when no run is left of those that there are now. */
   settled(): Promise<void>
+  /** After the last run: no deadline is waited for any more. */
+  close(): void
 }
 
 /** After an error that no step caused, such as a lost database. */
@@ -45,6 +50,8 @@ export function openCrew<Transaction>({
 }): Crew {
   const { store, log, realClock, leaseTtlMs } = room
   const runs = new Map<Run<Transaction>, Promise<void>>()
+  const deadlines = openDeadlines(room.clock)
+  const carried = new Map<string, Run<Transaction>>()
   let draining = false
 
   const carry = async (run: Run<Transaction>): Promise<void> => {
@@ -76,17 +83,22 @@ export function openCrew<Transaction>({
     get suspects() {
       return [...runs.keys()].some(({ row }) => row.deaths >= SUSPECT_DEATHS) ? 0 : 1
     },
-    launch(row, { executorId, askedMs }) {
+    carries: (sagaId) => carried.has(sagaId),
+    launch(row, { executorId, askedMs, lost }) {
       const run: Run<Transaction> = {
         row,
         executorId,
         ...known(row),
+        deadlines,
         abandon: new AbortController(),
         trustUntilMs: trustUntil(askedMs, leaseTtlMs),
-        draining,
+        draining: false,
       }
+      carried.set(row.sagaId, run)
+      if (lost || draining) run.abandon.abort(new Error('taken too late'))
       const running = inTrace(row.traceparent ?? undefined, () => carry(run)).finally(() => {
         runs.delete(run)
+        if (carried.get(row.sagaId) === run) carried.delete(row.sagaId)
         onFree()
       })
       runs.set(run, running)
@@ -108,6 +120,7 @@ export function openCrew<Transaction>({
     abandonAll(reason) {
       for (const run of runs.keys()) run.abandon.abort(reason)
     },
+    close: deadlines.close,
     async settled() {
       await Promise.all(runs.values())
     },

@@ -5,10 +5,23 @@ import { type Known, openCrew } from './crew.ts'
 import type { SagaRow } from './row.ts'
 import type { Room } from './run.ts'
 
+/** A promise to take sagas that are inserted under this executor's id. */
+export interface Offer {
+  readonly executorId: string
+  /** Monotonic: from when on their leases count. */
+  readonly askedMs: number
+}
+
 /** Finds due sagas and hands them to the crew. */
 export interface Dispatcher {
-  /** Something may be due. */
-  wake(): void
+  /** Free hands for a saga that is about to be inserted; undefined when there are none here. */
+  offer(): Offer | undefined
+  /** Takes a saga that was inserted, and committed, under an offer. */
+  take(row: SagaRow, offer: Offer): void
+  /** Whether this process has the saga in hand, and so will say what becomes of it. */
+  carries(sagaId: string): boolean
+  /** Something may be due: now, or in so many milliseconds of the injected clock. */
+  wake(inMs?: number): void
   run(): void
   drain(): Promise<void>
   stop(graceMs: number): Promise<void>
@@ -24,6 +37,16 @@ export interface DispatcherOptions<Transaction> {
   readonly sweepMs: number
 }
 
+interface Claims {
+  readonly claimed: number
+  /** There may be more than hands. */
+  readonly full: boolean
+  /** Everything was looked at, not only what nobody holds. */
+  readonly swept: boolean
+}
+
+/** A claim costs as much as twenty checkpoints: with many hands busy, one for each that gets free is too dear. */
+const GATHER_MS = 3
 const DATABASE_RETRY_MS = 250
 /** Effects that do not heed their signal are left behind. */
 const ABANDON_WAIT_MS = 1_500
@@ -35,6 +58,7 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
   const { store, log, clock, realClock, leaseTtlMs } = room
   const bell = openBell()
   const stopped = new AbortController()
+  let running = false
   // Beats until the last run has ended, also while nothing is claimed any more.
   const heart = new AbortController()
   const formerIds = new Set<string>()
@@ -44,7 +68,21 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
   let claiming: Promise<unknown> = Promise.resolve()
   // Set while there may be more due than hands: then, and only then, a free hand is worth a claim.
   let busy = false
-  const crew = openCrew({ room, known: knownOf, onFree: () => busy && bell.ring() })
+  // By the injected clock: when to look although nobody rings.
+  let dueAtMs = Number.NEGATIVE_INFINITY
+  const crew = openCrew({ room, known: knownOf, onFree: () => busy && freed() })
+  let gathering = false
+  /** Claims go for several free hands at a time, or else after a breath. */
+  const freed = (): void => {
+    if (concurrency - crew.size >= concurrency / 4) bell.ring()
+    else if (!gathering) void gather() // never rejects
+  }
+  const gather = async (): Promise<void> => {
+    gathering = true
+    await realClock.sleep(GATHER_MS, stopped.signal).catch(() => undefined) // stopped: nothing is claimed any more
+    gathering = false
+    bell.ring()
+  }
 
   const follow = ({ id, lost }: ExecutorIdentity): void => {
     if (followed.has(lost)) return
@@ -58,10 +96,14 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
     else lost.addEventListener('abort', gone, { once: true })
   }
 
-  const claimNow = async (): Promise<{ claimed: number; full: boolean }> => {
+  const launch = (row: SagaRow, { executorId, askedMs }: Offer): void =>
+    crew.launch(row, { executorId, askedMs, lost: formerIds.has(executorId) })
+
+  const claimNow = async (): Promise<Claims> => {
     const free = concurrency - crew.size
     const identity = executor.current
-    if (free <= 0 || identity === null || stopped.signal.aborted) return { claimed: 0, full: true }
+    if (free <= 0 || identity === null || stopped.signal.aborted)
+      return { claimed: 0, full: true, swept: false }
     follow(identity)
     const askedMs = realClock.monotonicMs()
     const sweep = askedMs - lastSweepMs >= sweepMs
@@ -74,19 +116,25 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
       leaseTtlMs,
     })
     if (sweep) lastSweepMs = askedMs
-    for (const row of rows) crew.launch(row, { executorId: identity.id, askedMs })
-    return { claimed: rows.length, full: rows.length >= free }
+    for (const row of rows) launch(row, { executorId: identity.id, askedMs })
+    return { claimed: rows.length, full: rows.length >= free, swept: sweep }
   }
   /** One at a time, so that whoever finds nothing to claim knows that all claimed rows are with the crew. */
-  const claim = (): Promise<{ claimed: number; full: boolean }> => {
+  const claim = (): Promise<Claims> => {
     const result = claiming.then(claimNow)
     claiming = result.catch(() => undefined) // its caller hears of it
     return result
   }
 
   /** Sleeps until the bell, the next sweep or the next due row; with full hands only until the bell or the sweep. */
-  const rest = async (full: boolean): Promise<void> => {
-    const dueInMs = full ? null : await store.nextDueInMs(keys)
+  const rest = async ({ full, swept }: Claims): Promise<void> => {
+    const nowMs = clock.monotonicMs()
+    // Asked for when there was a reason to look; what this process puts off itself it knows, and the sweep finds the rest.
+    if (!full && (swept || nowMs >= dueAtMs)) {
+      const inMs = await store.nextDueInMs(keys)
+      dueAtMs = inMs === null ? Number.POSITIVE_INFINITY : nowMs + inMs
+    }
+    const dueInMs = full || dueAtMs === Number.POSITIVE_INFINITY ? null : Math.max(0, dueAtMs - nowMs)
     const over = new AbortController()
     const signal = AbortSignal.any([over.signal, stopped.signal])
     const naps = [bell.next(signal), realClock.sleep(sweepMs, signal)]
@@ -104,9 +152,9 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
       try {
         bell.clear()
         if (executor.current === null) await Promise.race([executor.held(), whenAborted(stopped.signal)])
-        const { full } = await claim()
-        busy = full
-        await rest(full)
+        const claims = await claim()
+        busy = claims.full
+        await rest(claims)
       } catch (error) {
         if (stopped.signal.aborted) return
         const event = 'saga.claim_failed'
@@ -139,8 +187,22 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
   }
 
   return {
-    wake: bell.ring,
+    wake(inMs = 0) {
+      dueAtMs = Math.min(dueAtMs, clock.monotonicMs() + inMs)
+      bell.ring()
+    },
+    offer() {
+      const identity = executor.current
+      if (!running || identity === null || stopped.signal.aborted || crew.size >= concurrency)
+        return undefined
+      follow(identity)
+      return { executorId: identity.id, askedMs: realClock.monotonicMs() }
+    },
+    // Also when it stops meanwhile, or its lease has run out: then the run ends at once and gives the lease back.
+    take: launch,
+    carries: (sagaId) => crew.carries(sagaId),
     run() {
+      running = true
       if (stopped.signal.aborted) throw new Error('Sagas have been stopped')
       startHeart()
       loops.push(claimLoop())
@@ -172,6 +234,7 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
       await Promise.race([crew.settled(), patience])
       enough.abort()
       heart.abort()
+      crew.close()
       await Promise.all(loops)
     },
   }

@@ -35,15 +35,17 @@ import {
   countLive,
   definitionKey,
   type OverdueSaga,
+  outcomeOf,
+  readOutcome,
   readOverdue,
   readPage,
   readProgress,
   readView,
-  type SagaProgress,
+  type SagaOutcome,
   type SagaQuery,
   type SagaView,
 } from './view.ts'
-import { openWaiting, waitUntil } from './waiting.ts'
+import { openWaiting, progressOf, type SagaProgress, waitUntil } from './waiting.ts'
 
 /** The migrations that each service with sagas applies to its schema. */
 export const SAGA_MIGRATIONS = new URL('../migrations/', import.meta.url)
@@ -98,6 +100,8 @@ export interface Sagas extends AsyncDisposable {
   list(query: SagaQuery): Promise<SagaView[]>
   /** Answers as soon as the saga has ended, or with where it stands after `timeoutMs` or when `signal` fires. */
   waitForEnd(sagaId: string, options: WaitOptions): Promise<SagaView | undefined>
+  /** As `waitForEnd`, without the timeline: what a caller needs that goes on with the result. */
+  waitForOutcome(sagaId: string, options: WaitOptions): Promise<SagaOutcome | undefined>
   /** Answers as soon as the saga is no longer as it was at `since` (its `updatedAt` or `version`), else as `waitForEnd`. */
   waitForChange(
     sagaId: string,
@@ -171,8 +175,8 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
   const stopped = new AbortController()
   let stopping: Promise<void> | undefined
 
-  const moved = (sagaId: string): void => {
-    waiting.moved(sagaId)
+  const moved = (sagaId: string, row?: SagaRow): void => {
+    waiting.moved(sagaId, row && progressOf(row))
     hints.moved()
   }
   const due = (sagaId: string): void => {
@@ -190,9 +194,10 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     leaseTtlMs,
     telemetry,
     tracer: options.tracer,
-    moved({ sagaId, type }, { next, alarm }) {
-      moved(sagaId)
-      if (next.kind === 'wait') dispatcher.wake()
+    moved(row, { next, alarm }) {
+      const { sagaId, type } = row
+      moved(sagaId, row)
+      if (next.kind === 'wait') dispatcher.wake(next.delayMs)
       if (alarm !== null) options.onStuck?.({ sagaId, type, alarm })
     },
   }
@@ -202,9 +207,9 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     sagaId: string,
     { timeoutMs, signal }: WaitOptions,
     enough: (progress: SagaProgress) => boolean,
-  ): Promise<SagaView | undefined> => {
+  ): Promise<SagaProgress | undefined> => {
     hints.listen()
-    await waitUntil({
+    return waitUntil({
       sagaId,
       waiting,
       clock,
@@ -212,9 +217,10 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
       signals: [stopped.signal, ...(signal ? [signal] : [])],
       read: () => readProgress(db, sagaId),
       enough,
+      carried: dispatcher.carries(sagaId),
     })
-    return readView(db, definitions, sagaId)
   }
+  const hasEnded = (progress: SagaProgress): boolean => progress.hasEnded
   const planOfRow = (row: SagaRow) => knownOf(row).plan
   const operate = async (sagaId: string, work: (tx: Tx<Schema>) => Promise<void>): Promise<void> => {
     await database.transaction(work)
@@ -231,14 +237,17 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
 
   return {
     async start(tx, saga) {
-      const started = await insertSaga(tx, saga, {
+      const offer = dispatcher.offer()
+      const { row, ...started } = await insertSaga(tx, saga, {
         newId: () => ids.next(),
         traceparent: currentTraceparent() ?? startingTrace(options.tracer, saga.definition),
+        hold: offer && { executorId: offer.executorId, leaseTtlMs },
       })
       if (started.created) {
         afterCommit(tx, () => {
           telemetry.started(saga.definition.type)
-          due(started.sagaId)
+          if (row === undefined || offer === undefined) due(started.sagaId)
+          else dispatcher.take(row, offer)
         })
       }
       return started
@@ -250,14 +259,23 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     },
     get: (sagaId) => readView(db, definitions, sagaId),
     list: (query) => readPage(db, definitions, query),
-    waitForEnd: (sagaId, options) => wait(sagaId, options, ({ hasEnded }) => hasEnded),
-    waitForChange: (sagaId, { since, ...options }) =>
-      wait(
+    async waitForEnd(sagaId, options) {
+      await wait(sagaId, options, hasEnded)
+      return readView(db, definitions, sagaId)
+    },
+    async waitForOutcome(sagaId, options) {
+      const progress = await wait(sagaId, options, hasEnded)
+      return progress?.row === undefined ? readOutcome(db, sagaId) : outcomeOf(progress.row)
+    },
+    async waitForChange(sagaId, { since, ...options }) {
+      await wait(
         sagaId,
         options,
-        ({ hasEnded, version, updatedAt }) =>
-          hasEnded || (typeof since === 'number' ? version : updatedAt) !== since,
-      ),
+        (progress) =>
+          progress.hasEnded || (typeof since === 'number' ? progress.version : progress.updatedAt) !== since,
+      )
+      return readView(db, definitions, sagaId)
+    },
     retry: (sagaId, actor) => operate(sagaId, (tx) => retryNow(tx, { sagaId, actor })),
     skip: (skip) => operate(skip.sagaId, (tx) => skipStep(tx, skip, planOfRow)),
     async turnBack(request, tx) {

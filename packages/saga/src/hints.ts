@@ -14,6 +14,8 @@ export interface Hints {
 
 /** What is still unsent when the database is away is not worth a longer wait. */
 const CLOSE_WAIT_MS = 500
+/** Every checkpoint is a move; whoever waits for one looks no more often than this. */
+const MOVED_INTERVAL_MS = 50
 
 export function openHints<Schema>({
   database,
@@ -32,17 +34,31 @@ export function openHints<Schema>({
   const session = { url: database.directUrl, applicationName: `sagas of ${database.schema}`, log }
   let mouth: Notifier | undefined
   let ear: Listener | undefined
-  let closed = false
+  const closed = new AbortController()
+  let movedAgain = false
+  let saying = false
   const say = (channel: string): void => {
-    if (closed) return
+    if (closed.signal.aborted) return
     mouth ??= notifier(session)
     mouth.notify(channel)
   }
+  const sayMoved = async (): Promise<void> => {
+    saying = true
+    while (movedAgain && !closed.signal.aborted) {
+      movedAgain = false
+      say(channels.moved)
+      await realClock.sleep(MOVED_INTERVAL_MS, closed.signal).catch(() => undefined) // closed: nothing is said any more
+    }
+    saying = false
+  }
   return {
     due: () => say(channels.due),
-    moved: () => say(channels.moved),
+    moved() {
+      movedAgain = true
+      if (!saying) void sayMoved() // never rejects
+    },
     listen() {
-      if (closed) return
+      if (closed.signal.aborted) return
       ear ??= listener({
         ...session,
         channels: Object.values(channels),
@@ -50,7 +66,7 @@ export function openHints<Schema>({
       })
     },
     async close() {
-      closed = true
+      closed.abort(new Error('sagas are stopping'))
       if (mouth !== undefined) await Promise.race([mouth.drained(), realClock.sleep(CLOSE_WAIT_MS)])
       await Promise.all([mouth?.close(), ear?.close()])
     },

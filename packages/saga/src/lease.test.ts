@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { systemClock } from '@cloudphone/observe/clock'
 import { expect, test } from 'vitest'
 import { saga } from './builder.ts'
-import { checkpoint } from './checkpoint.ts'
+import { writeCheckpoints } from './checkpoint.ts'
 import { claimAny, claimFree } from './claim.ts'
 import { decide, planOf } from './decide.ts'
 import { MissingDefinition } from './errors.ts'
@@ -40,15 +40,16 @@ test('a checkpoint under an old fence, or of an old version, is refused and leav
     release: false,
   })
   const before = await rowOf(workshop, sagaId)
-  expect(await checkpoint(db, point(zombie))).toBeUndefined()
+  expect(await writeCheckpoints(db, [point(zombie)])).toEqual([undefined])
   expect(await rowOf(workshop, sagaId)).toEqual(before)
   expect((await sagas.get(sagaId))?.timeline).toEqual([])
-  expect(await checkpoint(db, point(owner))).toMatchObject({
-    currentStep: 'SECOND',
-    version: owner.version + 1,
-  })
+  // The two in one batch, as in a process that has lost a saga and won it again.
+  expect(await writeCheckpoints(db, [point(zombie), point(owner)])).toMatchObject([
+    undefined,
+    { currentStep: 'SECOND', version: owner.version + 1, fence: owner.fence },
+  ])
   // The same once more, as after a commit whose answer was lost: not applied twice.
-  expect(await checkpoint(db, point(owner))).toBeUndefined()
+  expect(await writeCheckpoints(db, [point(owner)])).toEqual([undefined])
   expect((await sagas.get(sagaId))?.timeline).toHaveLength(1)
 })
 

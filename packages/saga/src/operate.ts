@@ -1,7 +1,7 @@
 /* What reaches a saga from outside of its engine: replies to asks, and an operator's hand. */
 import type { AnyTx } from '@cloudphone/db/database'
 import { sql } from 'kysely'
-import { checkpoint } from './checkpoint.ts'
+import { writeCheckpoints } from './checkpoint.ts'
 import { canTurnBack, decide, lastUndoable, type Plan, stepAt } from './decide.ts'
 import { IllegalSagaOperation, SagaNotFound } from './errors.ts'
 import { type AskOutcome, type RawRow, ROW_COLUMNS, readRow, type SagaRow } from './row.ts'
@@ -126,16 +126,18 @@ export async function turnSagaBack(
   const error = { message: reason, code, retryable: false }
   const decision = decide(row, itsPlan, { kind: 'turned_back', error })
   const delayMs = await leaseLeftMs(tx, sagaId)
-  await checkpoint(tx, {
-    row,
-    decision: { ...decision, next: { kind: 'wait', delayMs, untilTimeout: false, replyWithinMs: null } },
-    currentStep: row.currentStep,
-    executorId: null,
-    leaseTtlMs: 0,
-    tookMs: 0,
-    release: true,
-    actor,
-  })
+  await writeCheckpoints(tx, [
+    {
+      row,
+      decision: { ...decision, next: { kind: 'wait', delayMs, untilTimeout: false, replyWithinMs: null } },
+      currentStep: row.currentStep,
+      executorId: null,
+      leaseTtlMs: 0,
+      tookMs: 0,
+      release: true,
+      actor,
+    },
+  ])
   // Whoever is still trying the step finds its fence outdated.
   await sql`update saga_state set fence = fence + 1 where saga_id = ${sagaId}`.execute(tx)
 }

@@ -1,6 +1,7 @@
 import type { Database, Tx } from '@cloudphone/db/database'
-import { checkpoint } from './checkpoint.ts'
+import { writeCheckpoints } from './checkpoint.ts'
 import { claimAny, claimFree, giveBack, nextDueInMs, readHeld, renew } from './claim.ts'
+import { groupCommit } from './group-commit.ts'
 import type { SagaStore } from './store.ts'
 
 /** Sagas in the tables of `migrations/`. */
@@ -13,8 +14,8 @@ export function postgresStore<Schema>(database: Database<Schema>): SagaStore<Tx<
     renew: (leases) => renew(db, leases),
     giveBack: (lease) => giveBack(db, lease),
     readHeld: (lease) => readHeld(db, lease),
-    checkpoint: (point) => checkpoint(db, point),
-    checkpointIn: (tx, point) => checkpoint(tx, point),
+    checkpoint: groupCommit((points) => writeCheckpoints(db, points)),
+    checkpointIn: async (tx, point) => (await writeCheckpoints(tx, [point]))[0],
     transaction: (work) => database.transaction(work),
   }
 }

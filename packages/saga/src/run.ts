@@ -6,9 +6,10 @@ import type { Logger } from '@cloudphone/observe/log'
 import type { Tracer } from '@cloudphone/observe/trace'
 import type { EventFacts } from '@cloudphone/outbox/outbox'
 import { isPoisoned } from './claim.ts'
+import type { Deadlines } from './deadlines.ts'
 import { canTurnBack, type Decision, decide, type Outcome, type Plan, stepAt } from './decide.ts'
-import type { SagaDefinition, Step, StepContext } from './definition.ts'
-import { tryEffect } from './effect.ts'
+import type { CallContext, SagaDefinition, Step, StepContext } from './definition.ts'
+import { type Cut, tryEffect } from './effect.ts'
 import { failureOf } from './errors.ts'
 import { failureOfReply, type SagaRow } from './row.ts'
 import { inTrySpan, noteOutcome } from './step-span.ts'
@@ -43,6 +44,7 @@ export interface Run<Transaction> {
   readonly executorId: string
   readonly definition: SagaDefinition<never, Transaction>
   readonly plan: Plan
+  readonly deadlines: Deadlines
   /** Aborts when the lease is lost or the process must stop now. */
   readonly abandon: AbortController
   /** Monotonic, real time: after it the lease may be somebody else's, whatever the database says later. */
@@ -183,21 +185,21 @@ class Turn<Transaction> {
   /** One try of an outside effect; undefined when it was cut off because the saga is no longer ours. */
   async #effect(
     step: Extract<Step<Transaction>, { kind: 'call' }>,
-    effect: (context: StepContext & { key: string; fence: number; signal: AbortSignal }) => Promise<unknown>,
+    effect: (context: CallContext) => Promise<unknown>,
   ): Promise<Outcome | undefined> {
-    const { clock, realClock } = this.#room
+    const { realClock } = this.#room
     const row = this.#row
     const outcome = await tryEffect({
       step: step.name,
       timeoutMs: step.retry.timeoutMs ?? DEFAULT_TIMEOUT_MS,
       remainingMs: canTurnBack(row, this.#run.plan) ? row.remainingMs : null,
       given: this.#run.abandon.signal,
-      clock,
+      deadlines: this.#run.deadlines,
       realClock,
-      effect: async (signal) => {
+      effect: async (cut) => {
         await this.#reach('before_effect')
         const key = `${row.sagaId}:${step.name}${row.direction === 'undo' ? ':undo' : ''}`
-        const value = await effect({ ...this.#context(), key, fence: row.fence, signal })
+        const value = await effect(callContext(this.#context(), { key, fence: row.fence, cut }))
         await this.#reach('after_effect')
         return value
       },
@@ -323,6 +325,21 @@ class Turn<Transaction> {
   async #reach(place: 'before_effect' | 'after_effect' | 'after_checkpoint'): Promise<void> {
     const undo = this.#row.direction === 'undo' ? '.undo' : ''
     await this.#room.crash.reach(`saga.${this.#row.type}.${this.#step}${undo}.${place}`)
+  }
+}
+
+/** The context of a call; its signal is made only for those who ask for it. */
+function callContext(
+  context: StepContext,
+  { key, fence, cut }: { key: string; fence: number; cut: Cut },
+): CallContext {
+  return {
+    ...context,
+    key,
+    fence,
+    get signal() {
+      return cut.signal
+    },
   }
 }
 

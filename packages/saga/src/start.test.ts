@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto'
+import { systemClock } from '@cloudphone/observe/clock'
+import { sql } from 'kysely'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { saga } from './builder.ts'
 import { OperationInProgress, SagaKeyReused } from './errors.ts'
-import { begin, openWorkshop, type Workshop, type WorldTx } from './testing/workshop.ts'
+import { begin, openWorkshop, rowOf, type Workshop, type WorldTx } from './testing/workshop.ts'
 
 let workshop: Workshop
 beforeAll(async () => {
@@ -130,4 +132,48 @@ test('sagas are kept 30 days after their end, what happened in them 90', async (
   expect(await sagas.get(live)).toMatchObject({ status: 'RUNNING' })
   await workshop.clock.advance(60 * day)
   expect((await sagas.purge()).logEntries).toBeGreaterThan(0)
+})
+
+test('whoever starts a saga holds it from its insert on, and says what became of it without a look', async () => {
+  const { sagas, executor } = await workshop.engine({ definitions: [definition, other], clock: systemClock })
+  await sagas.run()
+  let held: unknown
+  const { sagaId } = await workshop.database.transaction(async (tx) => {
+    const started = await sagas.start(tx, { definition, businessKey: randomUUID(), input: { name: 'a' } })
+    const { rows } = await sql<{ lease_owner: string; fence: number }>`
+      select lease_owner, fence from saga_state where saga_id = ${started.sagaId}`.execute(tx)
+    held = rows[0]
+    return started
+  })
+  expect(held).toEqual({ lease_owner: executor.current?.id, fence: 1 })
+  expect(await sagas.waitForOutcome(sagaId, { timeoutMs: 20_000 })).toEqual({
+    sagaId,
+    status: 'COMPLETED',
+    state: { name: 'a' },
+    errorMessage: null,
+    errorCode: null,
+  })
+  // The same, read by one who was not there.
+  const late = await workshop.engine({ definitions: [definition, other] })
+  expect(await late.sagas.waitForOutcome(sagaId, { timeoutMs: 0 })).toMatchObject({ status: 'COMPLETED' })
+})
+
+test('a saga that is committed after its starter has stopped is given back, and run by another', async () => {
+  const one = await workshop.engine({ definitions: [definition, other], clock: systemClock })
+  const second = await workshop.engine({ definitions: [definition, other], clock: systemClock, sweepMs: 100 })
+  await one.sagas.run()
+  const { sagaId } = await workshop.database.transaction(async (tx) => {
+    const started = await one.sagas.start(tx, {
+      definition,
+      businessKey: randomUUID(),
+      input: { name: 'a' },
+    })
+    await one.sagas.stop()
+    return started
+  })
+  await second.sagas.run()
+  const view = await second.sagas.waitForEnd(sagaId, { timeoutMs: 20_000 })
+  expect(view?.status).toBe('COMPLETED')
+  expect(view?.timeline.map(({ status }) => status)).toEqual(['done'])
+  expect(Number((await rowOf(workshop, sagaId)).fence)).toBe(2)
 })

@@ -3,6 +3,7 @@ import type { AnyTx } from '@cloudphone/db/database'
 import { sql } from 'kysely'
 import type { SagaDefinition } from './definition.ts'
 import { OperationInProgress, SagaKeyReused } from './errors.ts'
+import type { SagaRow } from './row.ts'
 
 export interface StartSaga<Input, Transaction> {
   readonly definition: SagaDefinition<Input, Transaction>
@@ -23,30 +24,53 @@ export interface StartedSaga {
   readonly created: boolean
 }
 
+/** Who takes a saga into its hands from its first moment. */
+export interface Hold {
+  readonly executorId: string
+  readonly leaseTtlMs: number
+}
+
+export interface Inserted extends StartedSaga {
+  /** The new row, claimed under `hold`; absent when nothing was inserted or nobody holds it. */
+  readonly row?: SagaRow
+}
+
 /** Of a live one that ends between our look and our insert; more than a few would mean something else. */
 const MAX_LOOKS = 5
 
-/** Inserts a saga in the caller's transaction, or finds the one that the same request has started. */
+/**
+ * Inserts a saga in the caller's transaction, or finds the one that the same request has started. With `hold` it is
+ * claimed by its very insert: whoever starts it need not look for it. If that process dies before the commit's answer,
+ * its lease is void as any other's.
+ */
 export async function insertSaga<Input, Transaction>(
   tx: AnyTx,
-  { definition, businessKey, subject, userId, tenantId, input, sagaId }: StartSaga<Input, Transaction>,
-  { newId, traceparent }: { newId: () => string; traceparent: string | undefined },
-): Promise<StartedSaga> {
+  saga: StartSaga<Input, Transaction>,
+  {
+    newId,
+    traceparent,
+    hold,
+  }: { newId: () => string; traceparent: string | undefined; hold?: Hold | undefined },
+): Promise<Inserted> {
+  const { definition, businessKey, subject, userId, tenantId, input, sagaId } = saga
   if (businessKey === '') throw new RangeError(`Saga ${definition.type}: businessKey is empty`)
   if (subject === '') throw new RangeError(`Saga ${definition.type}: subject is empty`)
   const id = sagaId ?? `${definition.type}-${newId()}`
   const state = JSON.stringify(input)
   const hash = hashOf(input)
+  const firstStep = definition.steps[0]?.name ?? ''
   for (let look = 0; look < MAX_LOOKS; look += 1) {
-    const { rows } = await sql`
-      insert into saga_state (saga_id, saga_type, def_version, business_key, input_hash, subject, user_id,
-        tenant_id, current_step, state, next_run_at, timeout_at, traceparent)
-      values (${id}, ${definition.type}, ${definition.version}, ${businessKey}, ${hash}, ${subject ?? null},
-        ${userId ?? null}, ${tenantId ?? null}, ${definition.steps[0]?.name}, ${state}::jsonb, app_now(),
-        app_now() + ${definition.timeoutMs} * interval '1 millisecond', ${traceparent ?? null})
-      on conflict do nothing
-      returning saga_id`.execute(tx)
-    if (rows.length === 1) return { sagaId: id, created: true }
+    const { rows } = await sql<Born>`
+      select * from saga_start(${id}, ${definition.type}, ${definition.version}, ${businessKey}, ${hash},
+        ${subject ?? null}, ${userId ?? null}, ${tenantId ?? null}, ${firstStep}, ${state}::jsonb,
+        ${definition.timeoutMs}, ${traceparent ?? null}, ${hold?.executorId ?? null}, ${hold?.leaseTtlMs ?? null})`.execute(
+      tx,
+    )
+    const [born] = rows
+    if (born !== undefined) {
+      if (hold === undefined) return { sagaId: id, created: true }
+      return { sagaId: id, created: true, row: firstRow(id, { saga, firstStep, state, traceparent, born }) }
+    }
     const found = await findRival(tx, { type: definition.type, businessKey, subject, id })
     if (found === undefined) continue
     if (found.business_key !== businessKey || found.saga_type !== definition.type) {
@@ -57,6 +81,64 @@ export async function insertSaga<Input, Transaction>(
     return { sagaId: found.saga_id, created: false }
   }
   throw new Error(`Saga ${id} could not be started: its rivals came and went ${MAX_LOOKS} times`)
+}
+
+interface Born {
+  created_at: Date
+  updated_at: Date
+  started_at: Date
+  timeout_at: Date
+}
+
+/** A claimed saga that has just been inserted, as a claim would have read it. */
+function firstRow<Input, Transaction>(
+  sagaId: string,
+  {
+    saga: { definition, businessKey, subject, userId, tenantId },
+    firstStep,
+    state,
+    traceparent,
+    born,
+  }: {
+    saga: StartSaga<Input, Transaction>
+    firstStep: string
+    state: string
+    traceparent: string | undefined
+    born: Born
+  },
+): SagaRow {
+  return {
+    sagaId,
+    type: definition.type,
+    defVersion: definition.version,
+    businessKey,
+    subject: subject ?? null,
+    userId: userId ?? null,
+    tenantId: tenantId ?? null,
+    status: 'RUNNING',
+    direction: 'do',
+    currentStep: firstStep,
+    stepIndex: 0,
+    undoIndex: null,
+    attempt: 0,
+    retryCount: 0,
+    // Through JSON, so that the steps see what they would see after a crash.
+    state: JSON.parse(state),
+    errorMessage: null,
+    errorCode: null,
+    reply: null,
+    fence: 1,
+    version: 1,
+    deaths: 0,
+    traceparent: traceparent ?? null,
+    createdAt: born.created_at,
+    updatedAt: born.updated_at,
+    startedAt: born.started_at,
+    endedAt: null,
+    timeoutAt: born.timeout_at,
+    remainingMs: definition.timeoutMs,
+    replyDueInMs: null,
+  }
 }
 
 interface Rival {

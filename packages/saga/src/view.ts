@@ -2,6 +2,7 @@ import type { SagaView as ContractView } from '@cloudphone/contracts/api/platfor
 import { type QueryExecutorProvider, sql } from 'kysely'
 import type { Direction, SagaDefinition, SagaStatus } from './definition.ts'
 import { type RawRow, ROW_COLUMNS, readRow, type SagaRow } from './row.ts'
+import type { SagaProgress } from './waiting.ts'
 
 /** A saga as the API shows it, and what the service needs to know of it besides. */
 export interface SagaView extends ContractView {
@@ -9,6 +10,16 @@ export interface SagaView extends ContractView {
   readonly errorCode: string | null
   /** Rises with every change. */
   readonly version: number
+}
+
+/** What became of a saga. */
+export interface SagaOutcome {
+  readonly sagaId: string
+  readonly status: SagaStatus
+  /** The input and what the steps returned, merged. */
+  readonly state: Readonly<Record<string, unknown>>
+  readonly errorMessage: string | null
+  readonly errorCode: string | null
 }
 
 export interface SagaQuery {
@@ -63,14 +74,7 @@ export async function readView(
   return (await viewsOf(db, definitions, rows.map(readRow)))[0]
 }
 
-/** How far a saga has come: little enough to be asked for at each of its moves. */
-export interface SagaProgress {
-  readonly version: number
-  readonly updatedAt: string
-  readonly hasEnded: boolean
-}
-
-/** Undefined when there is no such saga. */
+/** How far a saga has come; undefined when there is no such saga. */
 export async function readProgress(
   db: QueryExecutorProvider,
   sagaId: string,
@@ -80,6 +84,20 @@ export async function readProgress(
     where saga_id = ${sagaId}`.execute(db)
   const row = rows[0]
   return row && { version: row.version, updatedAt: row.updated_at.toISOString(), hasEnded: row.has_ended }
+}
+
+/** What became of a saga, without its timeline. */
+export async function readOutcome(
+  db: QueryExecutorProvider,
+  sagaId: string,
+): Promise<SagaOutcome | undefined> {
+  const { rows } = await sql<RawRow>`
+    select ${ROW_COLUMNS} from saga_state s where s.saga_id = ${sagaId}`.execute(db)
+  return rows[0] && outcomeOf(readRow(rows[0]))
+}
+
+export function outcomeOf({ sagaId, status, state, errorMessage, errorCode }: SagaRow): SagaOutcome {
+  return { sagaId, status, state, errorMessage, errorCode }
 }
 
 /** A page of sagas, newest first, by keyset: `after` is the last of the page before. */

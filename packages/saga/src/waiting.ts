@@ -1,8 +1,45 @@
 import type { Clock } from '@cloudphone/observe/clock'
 import { type QueryExecutorProvider, sql } from 'kysely'
+import { openBell } from './bell.ts'
+import type { SagaRow } from './row.ts'
 
-/** Waits until `enough` holds of what `read` gives, asking again whenever the saga has moved. */
-export async function waitUntil<Progress>({
+/** How far a saga has come: little enough to be asked for at each of its moves. */
+export interface SagaProgress {
+  readonly version: number
+  readonly updatedAt: string
+  readonly hasEnded: boolean
+  /** The whole row, where this process wrote it. */
+  readonly row?: SagaRow
+}
+
+type Enough = (progress: SagaProgress) => boolean
+
+export function progressOf(row: SagaRow): SagaProgress {
+  return {
+    version: row.version,
+    updatedAt: row.updatedAt.toISOString(),
+    hasEnded: row.endedAt !== null,
+    row,
+  }
+}
+
+export interface WaitUntil {
+  readonly sagaId: string
+  readonly waiting: Waiting
+  readonly clock: Clock
+  readonly timeoutMs: number
+  readonly signals: readonly AbortSignal[]
+  readonly read: () => Promise<SagaProgress | undefined>
+  readonly enough: Enough
+  /** Whether this process has the saga in hand: then its moves are heard, and the first look is spared. */
+  readonly carried: boolean
+}
+
+/**
+ * Waits until `enough` holds of a saga. Gives the progress for which it does; undefined when the time is over, a signal
+ * fires or there is no such saga.
+ */
+export async function waitUntil({
   sagaId,
   waiting,
   clock,
@@ -10,28 +47,28 @@ export async function waitUntil<Progress>({
   signals,
   read,
   enough,
-}: {
-  sagaId: string
-  waiting: Waiting
-  clock: Clock
-  timeoutMs: number
-  signals: readonly AbortSignal[]
-  read: () => Promise<Progress | undefined>
-  enough: (progress: Progress) => boolean
-}): Promise<void> {
+  carried,
+}: WaitUntil): Promise<SagaProgress | undefined> {
   const over = new AbortController()
   const stop = AbortSignal.any([over.signal, ...signals])
   const timedOut = clock.sleep(timeoutMs, stop).then(
     () => over.abort(),
     () => undefined, // woken before
   )
+  // Before the first look, so that a move right after it is not missed.
+  using follower = waiting.follow(sagaId, enough)
   try {
+    let known: SagaProgress | undefined
+    let trusting = carried
     for (;;) {
-      // Before the look, so that a move right after it is not missed.
-      const moved = waiting.next(sagaId, stop)
-      const progress = await read()
-      if (progress === undefined || enough(progress) || stop.aborted) return
-      await moved
+      if (known === undefined && !trusting) {
+        known = await read()
+        if (known === undefined) return undefined
+      }
+      if (known !== undefined && enough(known)) return known
+      if (stop.aborted) return undefined
+      known = await follower.next(stop)
+      trusting = false
     }
   } finally {
     over.abort()
@@ -39,21 +76,33 @@ export async function waitUntil<Progress>({
   }
 }
 
+export interface Follower extends Disposable {
+  /**
+   * Resolves with a progress that is enough as soon as this process makes it; with undefined, as a word to look, when
+   * another process may have moved the saga, at the latest after the poll interval, and when `signal` fires.
+   */
+  next(signal: AbortSignal): Promise<SagaProgress | undefined>
+}
+
 /** Those who wait for sagas to move, woken by this process at once and by others through `look`. */
 export interface Waiting {
-  /** This process has moved a saga. */
-  moved(sagaId: string): void
+  /** This process has moved a saga; where to, if it knows. */
+  moved(sagaId: string, progress?: SagaProgress): void
   /** Some process may have moved some saga: ask the database about those that are waited for. */
   look(): void
-  /** Resolves when the saga is said to have moved, at the latest after the poll interval or when `signal` fires. */
-  next(sagaId: string, signal: AbortSignal): Promise<void>
+  follow(sagaId: string, enough: Enough): Follower
   close(): void
 }
 
 /** The safety net below lost notifications. */
 const POLL_MS = 1_000
-/** Notifications come up to 200 times a second; a glance at the waiting ones is worth 20. */
+/** Notifications come up to 20 times a second; a glance at the waiting ones is worth no more. */
 const LOOK_INTERVAL_MS = 50
+
+interface Waiter {
+  readonly enough: Enough
+  tell(progress: SagaProgress | undefined): void
+}
 
 export function openWaiting({
   db,
@@ -64,14 +113,16 @@ export function openWaiting({
   realClock: Clock
   onError: (error: unknown) => void
 }): Waiting {
-  const waiters = new Map<string, Set<() => void>>()
+  const waiters = new Map<string, Set<Waiter>>()
   const versions = new Map<string, number>()
   const closed = new AbortController()
   let looking = false
   let again = false
 
-  const wake = (sagaId: string): void => {
-    for (const waiter of waiters.get(sagaId) ?? []) waiter()
+  const tell = (sagaId: string, progress: SagaProgress | undefined): void => {
+    for (const waiter of waiters.get(sagaId) ?? []) {
+      if (progress === undefined || waiter.enough(progress)) waiter.tell(progress)
+    }
   }
 
   const glance = async (): Promise<void> => {
@@ -80,9 +131,9 @@ export function openWaiting({
     const { rows } = await sql<{ saga_id: string; version: number }>`
       select saga_id, version from saga_state where saga_id = any(${ids}::text[])`.execute(db)
     for (const { saga_id, version } of rows) {
-      if (versions.get(saga_id) === version) continue
+      if (!waiters.has(saga_id) || (versions.get(saga_id) ?? 0) >= version) continue
       versions.set(saga_id, version)
-      wake(saga_id)
+      tell(saga_id, undefined)
     }
   }
 
@@ -103,28 +154,49 @@ export function openWaiting({
   }
 
   return {
-    moved: wake,
+    moved(sagaId, progress) {
+      if (!waiters.has(sagaId)) return
+      if (progress !== undefined) versions.set(sagaId, progress.version)
+      tell(sagaId, progress)
+    },
     look() {
       if (waiters.size === 0 || closed.signal.aborted) return
       again = true
       if (!looking) void lookOn() // catches its own errors
     },
-    async next(sagaId, signal) {
-      const woken = Promise.withResolvers<void>()
-      const over = new AbortController()
+    follow(sagaId, enough) {
+      const bell = openBell()
+      let latest: SagaProgress | undefined
+      const waiter: Waiter = {
+        enough,
+        tell(progress) {
+          latest = progress
+          bell.ring()
+        },
+      }
       const own = waiters.get(sagaId) ?? new Set()
-      waiters.set(sagaId, own.add(woken.resolve))
-      const stop = AbortSignal.any([signal, closed.signal, over.signal])
-      realClock.sleep(POLL_MS, stop).then(woken.resolve, woken.resolve)
-      try {
-        await woken.promise
-      } finally {
-        over.abort()
-        own.delete(woken.resolve)
-        if (own.size === 0) {
+      waiters.set(sagaId, own.add(waiter))
+      return {
+        async next(signal) {
+          const over = new AbortController()
+          const stop = AbortSignal.any([signal, closed.signal, over.signal])
+          realClock.sleep(POLL_MS, stop).then(bell.ring, () => undefined) // told before
+          try {
+            await bell.next(stop)
+          } finally {
+            over.abort()
+          }
+          bell.clear()
+          const progress = latest
+          latest = undefined
+          return progress
+        },
+        [Symbol.dispose]() {
+          own.delete(waiter)
+          if (own.size > 0) return
           waiters.delete(sagaId)
           versions.delete(sagaId)
-        }
+        },
       }
     },
     close: () => closed.abort(),
