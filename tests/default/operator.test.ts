@@ -3,23 +3,28 @@ import { CreateDevice } from '@cloudphone/contracts/api/devices-api'
 import { type AuditEntry, ListAudit, ListDeadLetters } from '@cloudphone/contracts/api/operator-api'
 import { GetSaga, ListSagas, type SagaView } from '@cloudphone/contracts/api/platform-api'
 import { type Client, openClient } from '@cloudphone/sdk/client'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { ask, createPhone, ended, newPerson, type Person } from '../src/door.ts'
-import { openPlatform, type TestPlatform } from '../src/platform.ts'
+import { type PlatformHome, platformHome, type Said } from '../src/platform-process.ts'
 import { until } from '../src/until.ts'
 
-/* What an operator can do by hand when something is stuck: by API, and on the record. */
+/* What an operator can do by hand when something is stuck: by API and by CLI, and on the record. */
 
-let platform: TestPlatform
+// It starts processes, and the machine may be busy.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
+
+let platform: PlatformHome
 let operator: Person
 let member: Person
 /** An operator of another tenant. */
 let stranger: Client
 
 beforeAll(async () => {
-  platform = await openPlatform()
-  operator = await newPerson(platform.client, 'operator')
-  member = await newPerson(platform.client)
+  platform = await platformHome()
+  await platform.start()
+  const admin = await platform.client()
+  operator = await newPerson(admin, 'operator')
+  member = await newPerson(admin)
   stranger = await operatorElsewhere()
 })
 afterAll(() => platform?.close())
@@ -37,7 +42,21 @@ async function operatorElsewhere(): Promise<Client> {
     [randomUUID(), tenantId, email, member.user.id],
   )
   const { password } = member
-  return openClient({ url: platform.url, credentials: { kind: 'password', email, password } })
+  return openClient({ url: member.client.url, credentials: { kind: 'password', email, password } })
+}
+
+/** The CLI as a process, signed in as the operator. */
+const cloudphone = (...args: string[]): Promise<Said> =>
+  platform.cloudphone(args, {
+    CLOUDPHONE_ADMIN_EMAIL: operator.email,
+    CLOUDPHONE_ADMIN_PASSWORD: operator.password,
+  })
+
+/** A command that must succeed, and its one JSON document. */
+async function json(...args: string[]) {
+  const { code, stdout, stderr } = await cloudphone(...args, '--json')
+  expect({ args, code, stderr }).toEqual({ args, code: 0, stderr: '' })
+  return JSON.parse(stdout)
 }
 
 const audit = async (client: Client, target: string): Promise<AuditEntry[]> => {
@@ -135,8 +154,16 @@ describe('sagas', () => {
   test('skipped with a reason it goes on with the next undo and ends; the reason stays with who gave it', async () => {
     const { sagaId } = given
     const reason = 'the phone is removed by hand'
-    const answer = await verb(operator.client, sagaId, 'skip', { step: 'CREATE_PROVIDER_DEVICE', reason })
-    expect(answer.status).toBe(200)
+    const skipped = await json(
+      'sagas',
+      'skip',
+      sagaId,
+      '--step',
+      'CREATE_PROVIDER_DEVICE',
+      '--reason',
+      reason,
+    )
+    expect(skipped).toMatchObject({ sagaId })
     const saga = await ended(operator.client, sagaId)
     expect(saga.status).toBe('COMPENSATED')
     expect(saga.steps[1]).toMatchObject({ name: 'CREATE_PROVIDER_DEVICE', status: 'skipped' })
@@ -146,7 +173,12 @@ describe('sagas', () => {
       ...{ verb: 'saga.skip', actor: operator.user.id, service: 'devices', reason, outcome: 'done' },
       detail: 'COMPENSATION_STUCK, skipped CREATE_PROVIDER_DEVICE',
     })
-    const again = await verb(operator.client, sagaId, 'retry')
+    const [people, again] = await Promise.all([
+      cloudphone('sagas', 'show', sagaId),
+      verb(operator.client, sagaId, 'retry'),
+    ])
+    expect(people.stdout).toMatch(new RegExp(`undo CREATE_PROVIDER_DEVICE +\\d+ +skipped +${reason}`))
+    expect(people.stdout).toContain(operator.user.id)
     expect(again).toMatchObject({ status: 409, body: { detail: expect.stringContaining('has ended') } })
   })
 
@@ -240,8 +272,8 @@ describe('dead letters', () => {
 
     await mendBilling()
     expect(await appliedTimes(letter.eventId)).toBe(0)
-    const done = await replay(operator.client, `${second.id}/replay`, { reason: 'mended' })
-    expect(done).toMatchObject({ status: 200, body: { data: { outcome: 'replayed' } } })
+    const done = await json('dead-letters', 'replay', second.id, '--reason', 'mended')
+    expect(done).toMatchObject({ outcome: 'replayed', eventId: letter.eventId })
     await until('it to be applied', async () => (await appliedTimes(letter.eventId)) === 1)
     const twice = await replay(operator.client, `${second.id}/replay`)
     expect(twice).toMatchObject({
@@ -286,8 +318,14 @@ describe('dead letters', () => {
       replayed: 0,
       queues: [],
     })
-    const all = await replay(operator.client, 'replay', { reason: 'mended' })
-    expect(all.body.data).toEqual({ replayed: 2, queues: [{ queue, replayed: 2 }] })
+    const [listed, shown] = await Promise.all([
+      cloudphone('dead-letters', 'list'),
+      cloudphone('dead-letters', 'show', letters[0]?.id ?? ''),
+    ])
+    for (const { id } of letters) expect(listed.stdout).toContain(`${id}  ${queue}  device.started`)
+    expect(shown.stdout).toContain('"deviceName": "first of two"')
+    const all = await json('dead-letters', 'replay-all', '--reason', 'mended')
+    expect(all).toEqual({ replayed: 2, queues: [{ queue, replayed: 2 }] })
     for (const { eventId } of letters) {
       await until('it to be applied', async () => (await appliedTimes(eventId)) === 1)
     }
@@ -315,5 +353,44 @@ describe('dead letters', () => {
     const cursor = Buffer.from('nonsense').toString('base64url')
     expect((await ask(operator.client, 'GET', `/api/dead-letters?cursor=${cursor}`)).status).toBe(400)
     expect((await ask(member.client, 'GET', '/api/audit')).status).toBe(403)
+  })
+})
+
+describe('the command line', () => {
+  test('shows the audit, newest first, as much as was wanted', async () => {
+    const { items } = await operator.client.call(ListAudit, { query: { limit: 2 } })
+    const [entries, people] = await Promise.all([
+      json('audit', '--limit', '2'),
+      cloudphone('audit', '--limit', '2'),
+    ])
+    expect(entries).toEqual(items)
+    expect(people).toMatchObject({ code: 0, stderr: expect.stringContaining('--all') })
+    for (const { target, actor } of items) {
+      expect(people.stdout).toContain(target)
+      expect(people.stdout).toContain(actor)
+    }
+  })
+
+  test('says its version and gives an example of each verb', async () => {
+    const [version, help] = await Promise.all([
+      cloudphone('--version'),
+      cloudphone('sagas', 'skip', '--help'),
+    ])
+    expect(version).toMatchObject({ code: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) })
+    expect(help.stdout).toContain('$ cloudphone sagas skip device_creation-')
+  })
+
+  test.each([
+    ['a refusal of the platform', ['sagas', 'retry', 'device_creation-1'], 'saga_not_found'],
+    ['what is wrong on this side', ['dead-letters', 'show', 'nonsense'], 'invalid_request'],
+    ['a file that is not there', ['apps', 'upload', '/nowhere.apk'], 'cli_error'],
+    ['a command line that makes no sense', ['sagas', 'skip'], 'cli_usage'],
+    ['a platform that is not there', ['audit', '--url', 'http://127.0.0.1:9'], 'unreachable'],
+  ])('tells %s in JSON too', async (_what, args, errorCode) => {
+    const { code, stdout, stderr } = await cloudphone(...args, '--json')
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(JSON.parse(stderr)).toMatchObject({
+      ...{ code: errorCode, success: false, detail: expect.stringMatching(/.{5}/) },
+    })
   })
 })

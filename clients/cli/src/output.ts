@@ -80,7 +80,7 @@ function remainder<Row>(
     .filter(({ index, value }) => index >= shown && value !== '-')
     .map(({ title, cut, value }) => {
       const text = cut && value.length > longestBelow ? `${value.slice(0, longestBelow - 1)}…` : value
-      return `${title.toLowerCase()} ${text}`
+      return `${title.toLowerCase()}: ${text}`
     })
   const lines: string[] = []
   let words = indent
