@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import { judge } from './figure.ts'
-import { median, openLoop, percentile } from './samples.ts'
+import { runProgram, type Suite } from './program.ts'
+import { closedLoop, median, openLoop, percentile } from './samples.ts'
 import { drawTable, markdownTable } from './table.ts'
 
 test('a figure holds by its comparison, and one of which nothing is wanted holds', () => {
@@ -18,6 +19,23 @@ test('a figure holds by its comparison, and one of which nothing is wanted holds
 test('the ratio is ours to the peer', () => {
   const row = judge({ name: 'x', ours: 2000, peer: 500, wanted: { is: '>=', than: 1000 } })
   expect(row).toStrictEqual({ name: 'x', ours: 2000, peer: 500, ratio: 4, wanted: '>= 1000', holds: true })
+})
+
+test('what is wanted of the ratio is judged by it, and ranges are shown beside medians', () => {
+  const figure = {
+    name: 'x',
+    ours: 2000,
+    peer: 500,
+    oursRange: [1800, 2100.04],
+    peerRange: [400, 600],
+  } as const
+  const row = judge({ ...figure, wanted: { is: '>=', than: 5, of: 'ratio' } })
+  expect(row).toMatchObject({ ratio: 4, wanted: '>= 5x', holds: false })
+  expect(judge({ ...figure, wanted: { is: '>=', than: 4, of: 'ratio' } }).holds).toBe(true)
+  expect(judge({ name: 'x', ours: 1, wanted: { is: '>=', than: 0, of: 'ratio' } }).holds).toBe(false)
+  expect(markdownTable([row]).split('\n').at(-1)).toBe(
+    '| x | 2000 (1800-2100) | 500 (400-600) | 4 | >= 5x | NO |',
+  )
 })
 
 test('a measurement without a number never holds, and is null in JSON', () => {
@@ -58,6 +76,42 @@ test('an open loop with a failed request gives no samples', async () => {
   await expect(openLoop({ count: 3, perSecond: 1000, send })).rejects.toThrow(
     '1 of 3 failed, first: Error: no',
   )
+})
+
+test('a closed loop keeps its lines busy and lets the last ones end', async () => {
+  let inFlight = 0
+  let most = 0
+  const { count, elapsedMs, latenciesMs } = await closedLoop({
+    concurrency: 3,
+    durationMs: 30,
+    once: async () => {
+      inFlight += 1
+      most = Math.max(most, inFlight)
+      await new Promise((resolve) => setTimeout(resolve, 10))
+      inFlight -= 1
+    },
+  })
+  expect([most, inFlight]).toStrictEqual([3, 0])
+  expect(latenciesMs).toHaveLength(count)
+  expect(elapsedMs).toBeGreaterThanOrEqual(30)
+})
+
+test('a suite hears its switches and options', async () => {
+  const heard: unknown[] = []
+  const suite: Suite = {
+    summary: 'listens',
+    options: { rounds: { default: '5', help: 'how many' } },
+    switches: { quick: 'shorter' },
+    run: async (task) => {
+      heard.push(task.isOn('quick'), task.number('rounds'))
+      return { figures: [] }
+    },
+  }
+  const program = { command: 'test', suites: { suite } }
+  expect(await runProgram(program, ['suite'])).toBe(0)
+  expect(await runProgram(program, ['suite', '--quick', '--rounds', '2'])).toBe(0)
+  expect(await runProgram(program, ['suite', '--slow'])).toBe(2)
+  expect(heard).toStrictEqual([false, 5, true, 2])
 })
 
 test('tables show a missed figure plainly', () => {

@@ -1,5 +1,5 @@
 /* The process of one contestant: does what its parent asks, one thing at a time, and ends with it. */
-import type { Contestant, OpenContestant } from './contestant.ts'
+import { type Contestant, type OpenContestant, VoidRound } from './contestant.ts'
 
 /** What the parent tells at the start, as the only argument. */
 export interface ContestantStart {
@@ -16,7 +16,7 @@ export interface Demand {
 
 export type Answer =
   | { readonly id: number; readonly result: unknown }
-  | { readonly id: number; readonly error: string }
+  | { readonly id: number; readonly error: string; readonly isVoid: boolean }
 
 const start: ContestantStart = JSON.parse(process.argv[2] ?? '')
 const { openContestant }: { openContestant: OpenContestant<unknown, unknown, unknown> } = await import(
@@ -31,7 +31,9 @@ async function answer({ id, verb, input }: Demand): Promise<void> {
   try {
     tell({ id, result: await contestant[verb](input) })
   } catch (error) {
-    tell({ id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) })
+    const isVoid = error instanceof VoidRound
+    const text = error instanceof Error && !isVoid ? error.stack : undefined
+    tell({ id, error: text ?? (isVoid ? error.message : String(error)), isVoid })
   }
 }
 

@@ -1,7 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import type { Contestant } from './contestant.ts'
+import { type Contestant, VoidRound } from './contestant.ts'
 import type { Answer, ContestantStart, Demand } from './contestant-main.ts'
 
 /** A contestant in a process of its own, so that neither's heap, timers nor compiler disturb the other's rounds. */
@@ -71,7 +71,9 @@ function questions(name: string, child: ChildProcess) {
   child.on('message', (answer: Answer) => {
     const question = open.get(answer.id)
     open.delete(answer.id)
-    if ('error' in answer) question?.reject(new Error(`${name}: ${answer.error}`))
+    // A result of nothing is left out on the way.
+    if ('error' in answer)
+      question?.reject(new (answer.isVoid ? VoidRound : Error)(`${name}: ${answer.error}`))
     else question?.resolve(answer.result)
   })
   child.once('exit', (code, signal) => {

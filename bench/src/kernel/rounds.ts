@@ -1,13 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Figure, Range } from '../harness/figure.ts'
-import { allProcesses, descendantsOf, familyCpuMs, type ProcessUse } from '../harness/processes.ts'
+import { familyCpuMs } from '../harness/processes.ts'
 import type { Task } from '../harness/program.ts'
 import { median } from '../harness/samples.ts'
 import type { ContestantProcess } from './contestant-process.ts'
+import { type Disturbances, type Others, watchOthers } from './others.ts'
 import type { Stage } from './stage.ts'
 
-/** Whoever uses more of a core than this while a round runs makes its figures doubtful. */
-const DISTURBING_SHARE = 0.05
 const QUIET_LOOK_MS = 300
 const QUIET_LOOKS = 5
 
@@ -39,8 +38,8 @@ export interface Setting {
   readonly rounds: number
   /** Of servers besides PostgreSQL whose work counts, such as the broker. */
   readonly servers?: readonly number[]
-  /** Filled with a line for each round that others disturbed. */
-  readonly disturbances: string[]
+  /** Told of each round. */
+  readonly disturbances: Disturbances
 }
 
 /**
@@ -54,14 +53,14 @@ export async function playInTurn<Order, Outcome>(
 ): Promise<Round<Outcome>[][]> {
   const { progress } = setting.task
   progress(`${title}: warming up ...`)
-  for (const entry of entries)
-    await playRound({ ...entry, order: setting.warmUp(entry.order) }, { ...setting, disturbances: [] })
+  for (const entry of entries) await playRound({ ...entry, order: setting.warmUp(entry.order) }, setting)
   const played: Round<Outcome>[][] = entries.map(() => [])
   for (let round = 1; round <= setting.rounds; round += 1) {
     progress(`${title}: round ${round} of ${setting.rounds} ...`)
     for (const [at, entry] of entries.entries()) {
-      const label = `${title}, ${entry.contestant.name}, round ${round}`
-      played[at]?.push(await playRound(entry, setting, label))
+      const { others, ...one } = await playRound(entry, setting)
+      setting.disturbances.add({ title, entry: `${entry.contestant.name} ${round}`, others })
+      played[at]?.push(one)
     }
   }
   return played
@@ -69,9 +68,8 @@ export async function playInTurn<Order, Outcome>(
 
 async function playRound<Order, Outcome>(
   { contestant, order, databases }: Entry<Order, Outcome>,
-  { stage, servers = [], disturbances }: Setting,
-  label = contestant.name,
-): Promise<Round<Outcome>> {
+  { stage, servers = [] }: Setting,
+): Promise<Round<Outcome> & { others: Others }> {
   const commits = async (): Promise<number> => {
     const counts = await Promise.all(databases.map((database) => stage.commits(database)))
     return counts.reduce((sum, one) => sum + one, 0)
@@ -85,12 +83,11 @@ async function playRound<Order, Outcome>(
   const commitsBefore = await commits()
   await contestant.open(order)
   await quiet()
-  const others = await watchOthers()
+  const watch = await watchOthers()
   const [cpuBefore, walBefore] = [await cpu(), await stage.walBytes()]
   const outcome = await contestant.work(order)
   const [cpuAfter, walAfter] = [await cpu(), await stage.walBytes()]
-  const disturbed = await others.end()
-  if (disturbed.length > 0) disturbances.push(`${label}: ${disturbed.join(', ')}`)
+  const others = await watch.end()
   await contestant.close()
   const cost = {
     cpuMs: cpuAfter - cpuBefore,
@@ -98,40 +95,16 @@ async function playRound<Order, Outcome>(
     commits: (await commits()) - commitsBefore,
   }
   await contestant.audit(outcome)
-  return { outcome, cost }
+  return { outcome, cost, others }
 }
 
 /** Waits until nobody else works, but not for ever: then the round is marked. */
 async function quiet(): Promise<void> {
   for (let look = 0; look < QUIET_LOOKS; look += 1) {
-    const others = await watchOthers()
+    const watch = await watchOthers()
     await sleep(QUIET_LOOK_MS)
-    if ((await others.end()).length === 0) return
+    if ((await watch.end()).share === 0) return
   }
-}
-
-/** Watches the processes that are not ours. */
-async function watchOthers(): Promise<{ end(): Promise<string[]> }> {
-  const startedMs = performance.now()
-  const before = await strangers()
-  return {
-    async end() {
-      const elapsedMs = performance.now() - startedMs
-      return [...(await strangers()).values()].flatMap(({ pid, name, ownMs }) => {
-        const share = (ownMs - (before.get(pid)?.ownMs ?? 0)) / elapsedMs
-        // A tick is 10 ms: one of them in a short look is no disturbance.
-        return share > Math.max(DISTURBING_SHARE, 20 / elapsedMs)
-          ? [`${name} ${Math.round(share * 100)} %`]
-          : []
-      })
-    },
-  }
-}
-
-async function strangers(): Promise<ReadonlyMap<number, ProcessUse>> {
-  const all = await allProcesses()
-  const ours = new Set([process.pid, ...descendantsOf(process.pid, all).map(({ pid }) => pid)])
-  return new Map([...all].filter(([pid]) => !ours.has(pid)))
 }
 
 /** The median of the rounds, with lowest and highest. */

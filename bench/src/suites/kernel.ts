@@ -6,10 +6,12 @@ import { type Suite, type Task, UsageError } from '../harness/program.ts'
 import { type Broker, openBrokerNode } from '../kernel/broker.ts'
 import { measureEmbedded } from '../kernel/embedded.ts'
 import { measureEnqueue } from '../kernel/enqueue.ts'
+import { Disturbances } from '../kernel/others.ts'
 import { measureRabbitLatency, measureRelay } from '../kernel/rabbit.ts'
 import type { Setting } from '../kernel/rounds.ts'
 import { measureSagas } from '../kernel/sagas.ts'
 import { openStage } from '../kernel/stage.ts'
+import { measureTakeover, PEERS_TAKE_OVER } from '../kernel/takeover/takeover.ts'
 
 /** The kernel beside what people would use instead, on one durable PostgreSQL, in interleaved rounds. */
 export const kernel: Suite = {
@@ -23,7 +25,7 @@ export const kernel: Suite = {
   run: async (task) => {
     if (process.platform !== 'linux') throw new UsageError('the suite reads /proc, so it needs Linux')
     const wanted = chosen(task)
-    const disturbances: string[] = []
+    const disturbances = new Disturbances()
     await using stage = await openStage()
     await using broker = wanted.some((name) => overRabbit.has(name)) ? await openBrokerNode() : undefined
     const facts = {
@@ -44,7 +46,8 @@ export const kernel: Suite = {
         )
       figures.push(...found)
     }
-    return { figures, facts: { ...facts, ...disturbanceFacts(disturbances) } }
+    const notes = wanted.includes('takeover') ? { "the peers' take-over": PEERS_TAKE_OVER } : {}
+    return { figures, facts: { ...facts, ...notes, disturbed: disturbances.toString() } }
   },
 }
 
@@ -62,6 +65,7 @@ const measurements = {
   embedded: measureEmbedded,
   relay: (setting, extent, broker) => measureRelay(setting, { ...extent, broker: needed(broker) }),
   journey: (setting, extent, broker) => measureRabbitLatency(setting, { ...extent, broker: needed(broker) }),
+  takeover: measureTakeover,
 } satisfies Record<string, Measure>
 type Measurement = keyof typeof measurements
 const overRabbit: ReadonlySet<Measurement> = new Set<Measurement>(['relay', 'journey'])
@@ -95,9 +99,4 @@ async function peerVersions(): Promise<string> {
     return `${name} ${version}`
   })
   return (await Promise.all(versions)).join(', ')
-}
-
-function disturbanceFacts(disturbances: readonly string[]): Record<string, string> {
-  if (disturbances.length === 0) return { disturbed: 'no round: nobody else used more than 5 % of a core' }
-  return { disturbed: `${disturbances.length} rounds, so take them with care: ${disturbances.join('; ')}` }
 }
