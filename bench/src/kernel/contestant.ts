@@ -20,7 +20,7 @@ export interface Contestant<Order, Outcome> {
   audit(outcome: Outcome): Promise<void>
 }
 
-/** What a module in contenders/ exports as `openContestant`. */
+/** What a module in contenders/ exports as `openContestant`; the process of the contestant imports it by its URL. */
 export type OpenContestant<Settings, Order, Outcome> = (settings: Settings) => Contestant<Order, Outcome>
 
 /** A round that does not count. */

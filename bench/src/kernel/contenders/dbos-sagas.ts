@@ -5,7 +5,7 @@ import { type Contestant, demandEqual } from '../contestant.ts'
 import { type SagaOrder, type SagaSettings, STEPS, stepResult } from './saga-order.ts'
 import { numbers, truncate } from './tables.ts'
 
-/** Five no-op steps by DBOS Transact, as its documentation has it: a registered workflow of `DBOS.runStep`. */
+/** Five no-op steps by DBOS Transact, as its documentation has it: a registered workflow of `DBOS.runStep`. @public */
 export function openContestant({ url, poolSize }: SagaSettings): Contestant<SagaOrder, LoopOutcome> {
   let stepsRun = 0
   const step = (name: string) => {

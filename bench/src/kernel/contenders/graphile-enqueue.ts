@@ -5,7 +5,7 @@ import { type EnqueueOrder, type EnqueueOutcome, FirstSteps } from './enqueue-or
 import type { JobSettings } from './graphile-jobs.ts'
 import { truncate } from './tables.ts'
 
-/** A job of graphile-worker: from the request to add it to the first line of its task, in the same process. */
+/** A job of graphile-worker: from the request to add it to the first line of its task, in the same process. @public */
 export function openContestant({
   url,
   poolSize,

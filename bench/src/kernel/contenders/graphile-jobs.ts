@@ -32,6 +32,7 @@ interface Payload {
 /**
  * graphile-worker: a job for each event, which writes the effect. `one`: each is taken and completed by itself, as is its
  * default. `batch`: its local queue and batched completion, as its page on performance has them.
+ * @public imported by its URL, in the process of the contestant
  */
 export function openContestant({
   url,

@@ -32,7 +32,7 @@ export interface EmbeddedSettings {
   readonly poolSize: number
 }
 
-/** Outbox, relay, embedded bus, inbox: from rows that wait to effects that are committed. */
+/** Outbox, relay, embedded bus, inbox: from rows that wait to effects that are committed. @public */
 export function openContestant(settings: EmbeddedSettings): Contestant<EventOrder, EventOutcome> {
   const { coreUrl, consumerUrl, poolSize } = settings
   const arrivals = new Arrivals()

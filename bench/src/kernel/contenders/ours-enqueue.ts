@@ -13,7 +13,7 @@ import { numbers, truncate } from './tables.ts'
 
 const SCHEMA = 'bench'
 
-/** A saga of one call: from the request to start it to the first line of its step. */
+/** A saga of one call: from the request to start it to the first line of its step. @public */
 export function openContestant({ url, poolSize }: SagaSettings): Contestant<EnqueueOrder, EnqueueOutcome> {
   const log = silentLog()
   const steps = new FirstSteps()

@@ -35,7 +35,7 @@ export interface RabbitOutcome {
   readonly latenciesMs: readonly number[]
 }
 
-/** A whole journey over RabbitMQ: a business transaction with its event, relay, broker, inbox and effect. */
+/** A whole journey over RabbitMQ: a business transaction with its event, relay, broker, inbox and effect. @public */
 export function openContestant(settings: RabbitSettings): Contestant<RabbitOrder, RabbitOutcome> {
   const { url, consumerUrl, brokerUrl, poolSize } = settings
   let opened: { bus: Bus; producer: Producer; consumer: { close(): Promise<void> } } | undefined

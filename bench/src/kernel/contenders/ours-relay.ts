@@ -41,7 +41,7 @@ export async function auditPublished(url: string, events: number): Promise<void>
   demandEqual('published rows', published, events)
 }
 
-/** Our relay: from rows that wait to rows that are marked after the broker has confirmed them. */
+/** Our relay: from rows that wait to rows that are marked after the broker has confirmed them. @public */
 export function openContestant({
   url,
   brokerUrl,

@@ -20,7 +20,7 @@ interface Opened {
   readonly sagas: Sagas
 }
 
-/** Five no-op steps by our engine. Whoever starts a saga waits for its end, as he would at the API. */
+/** Five no-op steps by our engine. Whoever starts a saga waits for its end, as he would at the API. @public */
 export function openContestant({ url, poolSize }: SagaSettings): Contestant<SagaOrder, LoopOutcome> {
   const log = silentLog()
   let stepsRun = 0

@@ -27,6 +27,7 @@ interface Payload {
 /**
  * pg-boss: a job for each event. Its `work` looks at the queue at most twice a second for each worker, so jobs are taken by
  * `fetch` in a loop instead, which is faster. Fetch, effects and completion share a transaction, by its option `db`.
+ * @public imported by its URL, in the process of the contestant
  */
 export function openContestant({
   url,

@@ -23,7 +23,7 @@ const NEXT_ROWS = `
     'data', payload)::text as envelope
   from ${PRODUCER}.event_outbox where status <> 'published' order by position limit ${PAGE}`
 
-/** The loop that an outbox usually begins with: publish one, wait for the broker's word, mark one, the next. */
+/** The loop that an outbox usually begins with: publish one, wait for the broker's word, mark one, the next. @public */
 export function openContestant({ url, brokerUrl }: RelaySettings): Contestant<EventOrder, EventOutcome> {
   let opened: { client: pg.Client; connection: Connection } | undefined
   return {
