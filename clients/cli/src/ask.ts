@@ -5,7 +5,8 @@ import { Writable } from 'node:stream'
 export async function ask(question: string, echo: 'shown' | 'hidden' = 'shown'): Promise<string> {
   if (!process.stdin.isTTY)
     throw new Error(`${question.replace(/: $/, '')} is missing and there is no terminal to ask on`)
-  process.stderr.write(question)
+  // Shown by readline itself where it echoes: it clears the line that it begins on.
+  if (echo === 'hidden') process.stderr.write(question)
   const muted = new Writable({ write: (_chunk, _encoding, done) => done() })
   const lines = createInterface({
     input: process.stdin,
@@ -13,7 +14,7 @@ export async function ask(question: string, echo: 'shown' | 'hidden' = 'shown'):
     terminal: true,
   })
   try {
-    return await lines.question('')
+    return await lines.question(echo === 'hidden' ? '' : question)
   } finally {
     lines.close()
     if (echo === 'hidden') process.stderr.write('\n')
