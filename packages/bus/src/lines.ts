@@ -38,6 +38,8 @@ export interface Lines<Item> {
 const MOST_BATCHES = 2
 /** Rows of so many events stay locked until the commit; beyond it the commit's share of the cost is small. */
 const MOST_IN_BATCH = 200
+/** However short of time: at fewer, nearly all the cost of a batch is its commit. */
+const LEAST_IN_BATCH = 16
 /** As many transactions at a time are asked of the consumer's pool. */
 const MOST_ALONE = 32
 
@@ -55,6 +57,7 @@ export function openLines<Item extends object>(options: LinesOptions<Item>): Lin
   // What has to go alone although its kind need not.
   const singled = new WeakSet<Item>()
   const mostAlone = together === undefined ? Number.POSITIVE_INFINITY : MOST_ALONE
+  let mostInBatch = MOST_IN_BATCH
   let alone = 0
   let batches = 0
   let pumpIsDue = false
@@ -116,6 +119,9 @@ export function openLines<Item extends object>(options: LinesOptions<Item>): Lin
       line.items = [...undone, ...line.items]
       free(line)
     }
+    // As many as there was time for: those for which there was none would be taken in and put back at every turn.
+    if (fates?.includes('later')) mostInBatch = Math.max(LEAST_IN_BATCH, done.length)
+    else if (items.length >= mostInBatch) mostInBatch = Math.min(MOST_IN_BATCH, mostInBatch * 2)
     committed(done)
   }
 
@@ -153,7 +159,7 @@ export function openLines<Item extends object>(options: LinesOptions<Item>): Lin
 
   const startBatch = (): void => {
     const batch = new Map<Line<Item>, readonly Item[]>()
-    let room = MOST_IN_BATCH
+    let room = mostInBatch
     for (const line of ready) {
       const taken = takeFrom(line, room)
       if (taken.length === 0) continue

@@ -10,6 +10,7 @@ import {
 } from 'kysely'
 import pg from 'pg'
 import { isConflict, translated } from './errors.ts'
+import { type StatementNames, statementNames } from './prepared.ts'
 import { clientConfig, type DatabaseTarget } from './target.ts'
 import { type Tx, withHooks } from './transaction.ts'
 
@@ -31,6 +32,11 @@ export interface DatabaseOptions {
 
 export interface TransactionOptions {
   isolation?: IsolationLevel
+  /**
+   * `prepared`: what comes again on a connection is planned once, see prepared.ts. For work that runs the same few
+   * statements thousands of times. Default `plain`. Behind a pooler all are plain: it may know no names.
+   */
+  statements?: 'plain' | 'prepared'
 }
 
 export interface Database<Schema> extends AsyncDisposable {
@@ -65,15 +71,19 @@ export function openDatabase<Schema>(options: DatabaseOptions): Database<Schema>
   const { url, log, schema } = options
   const clock = options.clock ?? systemClock
   const pool = openPool(options)
-  const kysely = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: translatingPool(pool) }) })
+  const overPool = (names?: () => StatementNames) =>
+    new Kysely<Schema>({ dialect: new PostgresDialect({ pool: translatingPool(pool, names) }) })
+  const kysely = overPool()
+  const isPooled = options.directUrl !== undefined && options.directUrl !== url
+  const preparing = isPooled ? kysely : overPool(statementNames)
   let closing: Promise<void> | undefined
 
   const attempt = async <Result>(
     work: (tx: Tx<Schema>) => Promise<Result>,
-    isolation: IsolationLevel | undefined,
+    { isolation, statements = 'plain' }: TransactionOptions,
   ): Promise<Result> => {
     const hooks: (() => void)[] = []
-    const builder = kysely.transaction()
+    const builder = (statements === 'prepared' ? preparing : kysely).transaction()
     const result = await (isolation === undefined ? builder : builder.setIsolationLevel(isolation)).execute(
       (transaction) => work(withHooks(transaction, hooks)),
     )
@@ -100,10 +110,10 @@ export function openDatabase<Schema>(options: DatabaseOptions): Database<Schema>
     schema,
     url,
     directUrl: options.directUrl ?? url,
-    async transaction(work, { isolation } = {}) {
+    async transaction(work, how = {}) {
       for (let retry = 0; ; retry += 1) {
         try {
-          return await attempt(work, isolation)
+          return await attempt(work, how)
         } catch (error) {
           if (!isConflict(error) || retry >= MAX_CONFLICT_RETRIES) throw translated(error)
           log.debug({ event: 'db.transaction_retried', err: error, schema, retry: retry + 1 })
@@ -145,8 +155,11 @@ function openPool({ url, directUrl, schema, poolSize, applicationName, log }: Da
   return pool
 }
 
-/** Kysely's view of the pool: the same connections, whose broken ones raise `DatabaseUnavailable`. */
-function translatingPool(pool: pg.Pool): PostgresPool {
+/**
+ * Kysely's view of the pool: the same connections, whose broken ones raise `DatabaseUnavailable`, and whose statements
+ * have names if `names` are given.
+ */
+function translatingPool(pool: pg.Pool, names?: () => StatementNames): PostgresPool {
   // One wrapper per connection, since Kysely keeps what it knows of a connection by its identity.
   const wrappers = new WeakMap<pg.PoolClient, PooledClient>()
   return {
@@ -159,7 +172,7 @@ function translatingPool(pool: pg.Pool): PostgresPool {
       })
       let wrapper = wrappers.get(client)
       if (wrapper === undefined) {
-        wrapper = translatingClient(client)
+        wrapper = translatingClient(client, names?.())
         wrappers.set(client, wrapper)
       }
       return wrapper
@@ -169,13 +182,24 @@ function translatingPool(pool: pg.Pool): PostgresPool {
 
 type PooledClient = Awaited<ReturnType<PostgresPool['connect']>>
 
-function translatingClient(client: pg.PoolClient): PooledClient {
+interface NamingClient {
+  query<Row>(statement: { name: string; text: string; values: unknown[] }): Promise<PostgresQueryResult<Row>>
+}
+
+function translatingClient(client: pg.PoolClient, names: StatementNames | undefined): PooledClient {
   const plain: PooledClient = client
+  const named: NamingClient = client
   function query<Row>(sql: string, parameters: readonly unknown[]): Promise<PostgresQueryResult<Row>>
   function query<Row>(cursor: PostgresCursor<Row>): PostgresCursor<Row>
   function query<Row>(what: string | PostgresCursor<Row>, parameters: readonly unknown[] = []) {
     if (typeof what !== 'string') return plain.query(what)
-    return plain.query<Row>(what, parameters).catch((error: unknown) => {
+    const name = names?.nameOf(what)
+    const answer =
+      name === undefined
+        ? plain.query<Row>(what, parameters)
+        : named.query<Row>({ name, text: what, values: [...parameters] })
+    return answer.catch((error: unknown) => {
+      names?.failed(what, error)
       throw translated(error)
     })
   }

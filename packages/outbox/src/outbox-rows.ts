@@ -18,6 +18,18 @@ export interface OutboxRow {
 }
 
 /**
+ * The first failed row of each aggregate, which there are few of. By itself: as a join of the table with itself, a plan
+ * made when the statistics were those of an hour ago took 400 ms for 500 rows (measured), and a queue's always are.
+ */
+const failedFirst = sql`failed as materialized (
+      select aggregate_type, aggregate_id, min(position) as position from event_outbox
+      where status = 'failed' group by aggregate_type, aggregate_id)`
+const failedBefore = sql`
+        select from failed
+        where failed.aggregate_type = waiting.aggregate_type and failed.aggregate_id = waiting.aggregate_id
+          and failed.position < waiting.position`
+
+/**
  * Unpublished rows of the lanes that may be sent now, in the order of writing. What is returned of one aggregate always
  * starts at its first unpublished row. A row that has failed goes alone: those behind it wait until the bus has it.
  */
@@ -26,16 +38,14 @@ export async function unpublishedRows(
   { lanes, limit }: { lanes: readonly HeldLane[]; limit: number },
 ): Promise<readonly OutboxRow[]> {
   const { rows } = await sql<OutboxRow>`
+    with ${failedFirst}
     select id, lane, aggregate_type as "aggregateType", aggregate_id as "aggregateId",
       aggregate_version as "aggregateVersion", event_type as "eventType", payload, headers,
       created_at as "createdAt", retry_count as "retryCount"
     from event_outbox waiting
     where status <> 'published' and lane = any(${lanes.map(({ lane }) => lane)}::smallint[])
       and (next_retry_at is null or next_retry_at <= app_now())
-      and not exists (
-        select from event_outbox earlier
-        where earlier.aggregate_type = waiting.aggregate_type and earlier.aggregate_id = waiting.aggregate_id
-          and earlier.status = 'failed' and earlier.position < waiting.position)
+      and not exists (${failedBefore})
     order by position
     limit ${limit}`.execute(db)
   return rows
@@ -124,13 +134,11 @@ export async function lastPending(db: QueryExecutorProvider): Promise<number | u
  */
 export async function hasPendingUpTo(db: QueryExecutorProvider, position: number): Promise<boolean> {
   const { rows } = await sql<{ waits: boolean }>`
+    with ${failedFirst}
     select exists (
       select from event_outbox waiting
       where status = 'pending' and position <= ${position}
-        and not exists (
-          select from event_outbox earlier
-          where earlier.aggregate_type = waiting.aggregate_type and earlier.aggregate_id = waiting.aggregate_id
-            and earlier.status = 'failed' and earlier.position < waiting.position)) as waits`.execute(db)
+        and not exists (${failedBefore})) as waits`.execute(db)
   return rows[0]?.waits ?? false
 }
 

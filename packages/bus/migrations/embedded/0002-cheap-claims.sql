@@ -2,7 +2,8 @@
 -- touches no index, where it used to touch three. Half of each page is kept free for it.
 drop index bus_delivery_ready;
 drop index bus_delivery_claimed;
-create index bus_delivery_position on bus_delivery (queue, position);
+-- Unique, so that the planner takes no other index for it.
+create unique index bus_delivery_position on bus_delivery (queue, position);
 alter table bus_delivery set (fillfactor = 50);
 
 -- Takes out what a consumer is done with and claims up to `most` deliveries of the queue, in one round trip. Claimed may
@@ -22,8 +23,8 @@ as $$
 #variable_conflict use_column
 begin
   if cardinality(done) > 0 then
-    delete from bus_delivery d
-    where d.queue = of_queue and d.position = any(done) and d.claimed_by = settle_and_claim.executor;
+    delete from bus_delivery d using unnest(done) as gone (position)
+    where d.queue = of_queue and d.position = gone.position and d.claimed_by = settle_and_claim.executor;
   end if;
   if most <= 0 then return; end if;
   perform pg_advisory_xact_lock(hashtextextended('cloudphone.bus.claim.' || of_queue, 0));

@@ -74,9 +74,9 @@ export function consumeQueue(options: QueueConsumerOptions): QueueConsumer {
   }
   const lines = openLines<InHand>({
     aggregateOf: ({ claimed }) => claimed.aggregate,
-    // Whoever failed or was found beside the dead may do so again, and shall not take others with it.
+    // Whoever failed, or was in the hands of the dead more than once, may do so again, and shall not take others with it.
     wayOf: ({ claimed, read }) =>
-      read instanceof Error || claimed.failures > 0 || claimed.abandoned > 0 ? 'alone' : 'together',
+      read instanceof Error || claimed.failures > 0 || claimed.abandoned > 1 ? 'alone' : 'together',
     alone: ({ read }) => handleOne(options, read),
     together: batchOf(options),
     committed: (items) => {

@@ -60,6 +60,12 @@ export function failuresOf({ headers = {} }: AsyncMessage): number {
   return typeof failures === 'number' && failures > 0 ? failures : 0
 }
 
+/** How often the broker had it back without an answer: its consumer died, closed or gave it back (quorum queues count). */
+export function timesGivenBack({ headers = {} }: AsyncMessage): number {
+  const count: unknown = headers['x-delivery-count']
+  return typeof count === 'number' ? count : 0
+}
+
 export function firstFailedAtOf({ headers = {} }: AsyncMessage): Date | undefined {
   return dateOf(headers[FIRST_FAILED_AT])
 }

@@ -3,8 +3,8 @@ import type { Subscription } from '@cloudphone/contracts/topology'
 import type { Clock } from '@cloudphone/observe/clock'
 import type { Logger } from '@cloudphone/observe/log'
 import type { AsyncMessage, Channel } from 'rabbitmq-client'
-import type { Consumer, Delivery, Verdict } from '../bus.ts'
-import { type InHand, openLines } from './lines.ts'
+import type { Consumer, Delivery, HandleBatch, Verdict } from '../bus.ts'
+import { type InHand, openDeliveries } from './deliveries.ts'
 import type { Link } from './link.ts'
 import type { Settlement } from './settlement.ts'
 import { declareTopology } from './topology.ts'
@@ -13,6 +13,7 @@ export interface QueueConsumerOptions {
   readonly link: Link
   readonly subscription: Subscription
   readonly handle: (delivery: Delivery) => Promise<Verdict>
+  readonly together: HandleBatch | undefined
   readonly prefetch: number
   readonly retryDelaysMs: readonly number[]
   readonly settlement: Settlement
@@ -38,16 +39,16 @@ const MAX_BACKOFF_MS = 2_000
 export async function consumeQueue(options: QueueConsumerOptions): Promise<QueueConsumer> {
   const { subscription, clock, log } = options
   const { queue } = subscription
-  const lines = openLines(options)
+  const deliveries = openDeliveries(options)
   const closing = new AbortController()
-  let attached = await attach(options, lines.take)
+  let attached = await attach(options, deliveries.take)
 
   const keep = async (): Promise<void> => {
     while (!closing.signal.aborted) {
       const reason = await Promise.race([attached.lost, aborted(closing.signal)])
       if (closing.signal.aborted) return
       log.warn({ event: 'bus.consumer_lost', queue, reason })
-      void retire(attached.channel, lines.drained(attached.channel))
+      void retire(attached.channel, deliveries.drained(attached.channel))
       attached = (await reattach()) ?? attached
     }
   }
@@ -55,7 +56,7 @@ export async function consumeQueue(options: QueueConsumerOptions): Promise<Queue
     for (let backoffMs = FIRST_BACKOFF_MS; ; backoffMs = Math.min(backoffMs * 2, MAX_BACKOFF_MS)) {
       if (closing.signal.aborted) return undefined
       try {
-        const again = await attach(options, lines.take)
+        const again = await attach(options, deliveries.take)
         log.info({ event: 'bus.consumer_back', queue })
         return again
       } catch (error) {
@@ -70,20 +71,20 @@ export async function consumeQueue(options: QueueConsumerOptions): Promise<Queue
   const close = async (): Promise<void> => {
     closing.abort(new Error('the consumer closes'))
     // What still waits stays unanswered: with the channel it goes back in its order, and before the next consumer begins.
-    await lines.close()
+    await deliveries.close()
     await keeping
     await attached.channel.close()
   }
   let closed: Promise<void> | undefined
   return {
     get inHand() {
-      return lines.inHand
+      return deliveries.inHand
     },
     async isIdle() {
-      const taken = lines.taken
-      if (lines.inHand > 0 || !(await isEmpty(attached.channel, queue))) return false
+      const taken = deliveries.taken
+      if (deliveries.inHand > 0 || !(await isEmpty(attached.channel, queue))) return false
       // Once more: what was on its way to us while we asked has come by now.
-      return (await isEmpty(attached.channel, queue)) && lines.inHand === 0 && lines.taken === taken
+      return (await isEmpty(attached.channel, queue)) && deliveries.inHand === 0 && deliveries.taken === taken
     },
     close() {
       closed ??= close()

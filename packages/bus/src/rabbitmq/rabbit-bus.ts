@@ -126,7 +126,7 @@ class RabbitBus implements Bus {
   async consume(
     queue: string,
     handle: Parameters<Bus['consume']>[1],
-    { prefetch = DEFAULT_PREFETCH }: Parameters<Bus['consume']>[2] = {},
+    { prefetch = DEFAULT_PREFETCH, together }: Parameters<Bus['consume']>[2] = {},
   ): Promise<Consumer> {
     if (this.#closing !== undefined) throw new Error(`Queue ${queue}: the bus is closed`)
     const subscription = this.#subscriptions.find((one) => one.queue === queue)
@@ -135,6 +135,7 @@ class RabbitBus implements Bus {
       link: this.#inward,
       subscription,
       handle,
+      together,
       prefetch,
       retryDelaysMs: this.#retryDelaysMs,
       settlement: this.#settlement,
