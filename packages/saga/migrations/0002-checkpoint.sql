@@ -1,29 +1,31 @@
 -- The two statements of a saga's way, as functions for the sake of their plans: these are made once per connection,
 -- behind a pooler too. Parsing and planning were two thirds of a checkpoint's time.
 
--- Starts a saga: no row when its business key, its id or a live one on its subject is there already. With `of_executor`
--- it is claimed by its insert.
-create function saga_start(
-  of_id text, of_type text, of_version integer, of_business_key text, of_input_hash text, of_subject text,
-  of_user text, of_tenant text, first_step text, input jsonb, timeout_ms float8, of_traceparent text,
-  of_executor text, lease_ttl_ms float8
-) returns table (created_at timestamptz, updated_at timestamptz, started_at timestamptz, timeout_at timestamptz)
-language plpgsql as $$
+-- Starts sagas: no row for one whose business key, id or live subject is there already. One with an executor is claimed
+-- by its insert. sagas: an array of objects with the columns of `seed` below.
+create function saga_start(sagas jsonb)
+returns table (
+  saga_id text, created_at timestamptz, updated_at timestamptz, started_at timestamptz, timeout_at timestamptz
+) language plpgsql as $$
 #variable_conflict use_column
 begin
   return query
     insert into saga_state as s (saga_id, saga_type, def_version, business_key, input_hash, subject, user_id,
       tenant_id, current_step, state, next_run_at, timeout_at, traceparent,
       fence, lease_owner, lease_until, begun_at, started_at)
-    values (of_id, of_type, of_version, of_business_key, of_input_hash, of_subject, of_user,
-      of_tenant, first_step, input, app_now(), app_now() + timeout_ms * interval '1 millisecond', of_traceparent,
-      case when of_executor is null then 0 else 1 end, of_executor,
-      case when of_executor is not null
+    select saga_id, saga_type, def_version, business_key, input_hash, subject, user_id,
+      tenant_id, first_step, input, app_now(), app_now() + timeout_ms * interval '1 millisecond', traceparent,
+      case when executor is null then 0 else 1 end, executor,
+      case when executor is not null
         then clock_timestamp() + lease_ttl_ms * interval '1 millisecond' end, -- real time: a lease
-      case when of_executor is not null then clock_timestamp() end, -- real time: a lease
-      case when of_executor is not null then app_now() end)
+      case when executor is not null then clock_timestamp() end, -- real time: a lease
+      case when executor is not null then app_now() end
+    from jsonb_to_recordset(sagas) as seed(
+      saga_id text, saga_type text, def_version integer, business_key text, input_hash text, subject text,
+      user_id text, tenant_id text, first_step text, input jsonb, timeout_ms float8, traceparent text,
+      executor text, lease_ttl_ms float8)
     on conflict do nothing
-    returning s.created_at, s.updated_at, s.started_at, s.timeout_at;
+    returning s.saga_id, s.created_at, s.updated_at, s.started_at, s.timeout_at;
 end $$;
 
 -- The checkpoints of many sagas, each guarded by the fence and the version under which it was decided. Always goes by

@@ -9,8 +9,9 @@ import { currentTraceparent, type Tracer } from '@cloudphone/observe/trace'
 import type { Outbox } from '@cloudphone/outbox/outbox'
 import { planOf } from './decide.ts'
 import type { SagaDefinition, SagaStatus } from './definition.ts'
-import { openDispatcher } from './dispatcher.ts'
+import { type Offer, openDispatcher } from './dispatcher.ts'
 import { InvalidDefinition } from './errors.ts'
+import { groupCommit } from './group-commit.ts'
 import { openHints } from './hints.ts'
 import { refuseMissing } from './known.ts'
 import {
@@ -27,7 +28,14 @@ import { postgresStore } from './postgres-store.ts'
 import { type Purged, purge } from './purge.ts'
 import type { SagaRow } from './row.ts'
 import type { Room } from './run.ts'
-import { insertSaga, type StartedSaga, type StartSaga } from './start.ts'
+import {
+  type Inserted,
+  insertSaga,
+  type Seed,
+  type StartedSaga,
+  type StartSaga,
+  writeSeeds,
+} from './start.ts'
 import { startingTrace } from './step-span.ts'
 import { openTelemetry } from './telemetry.ts'
 import {
@@ -92,6 +100,11 @@ export interface Sagas extends AsyncDisposable {
    * `OperationInProgress` while another saga about the same subject lives.
    */
   start<Input, Transaction>(tx: AnyTx, saga: StartSaga<Input, Transaction>): Promise<StartedSaga>
+  /**
+   * As `start`, for callers who have nothing to commit with it: it exists when this resolves. Those that come together
+   * share a commit. After a `DatabaseUnavailable` it may exist or not: the same business key tells.
+   */
+  startAlone<Input, Transaction>(saga: StartSaga<Input, Transaction>): Promise<StartedSaga>
   /** Hands over the reply to an ask step, in the consumer's transaction. */
   reply(tx: AnyTx, reply: Reply): Promise<ReplyFate>
   /** One saga with its steps and timeline. */
@@ -162,6 +175,7 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
   const telemetry = openTelemetry({ log, metrics, countByStatus: () => countLive(db) })
   const waiting = openWaiting({
     db,
+    clock,
     realClock,
     onError: (error) => log.debug({ event: 'saga.look_failed', err: error }),
   })
@@ -212,7 +226,6 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     return waitUntil({
       sagaId,
       waiting,
-      clock,
       timeoutMs,
       signals: [stopped.signal, ...(signal ? [signal] : [])],
       read: () => readProgress(db, sagaId),
@@ -221,6 +234,18 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     })
   }
   const hasEnded = (progress: SagaProgress): boolean => progress.hasEnded
+  const writeSeed = groupCommit((seeds: readonly Seed[]) => writeSeeds(db, seeds))
+  const birth = (definition: { type: string }, offer: Offer | undefined) => ({
+    newId: () => ids.next(),
+    traceparent: currentTraceparent() ?? startingTrace(options.tracer, definition),
+    hold: offer && { executorId: offer.executorId, leaseTtlMs },
+  })
+  const begun = (type: string, { sagaId, created, row }: Inserted, offer: Offer | undefined): void => {
+    if (!created) return
+    telemetry.started(type)
+    if (row === undefined || offer === undefined) due(sagaId)
+    else dispatcher.take(row, offer)
+  }
   const planOfRow = (row: SagaRow) => knownOf(row).plan
   const operate = async (sagaId: string, work: (tx: Tx<Schema>) => Promise<void>): Promise<void> => {
     await database.transaction(work)
@@ -238,19 +263,18 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
   return {
     async start(tx, saga) {
       const offer = dispatcher.offer()
-      const { row, ...started } = await insertSaga(tx, saga, {
-        newId: () => ids.next(),
-        traceparent: currentTraceparent() ?? startingTrace(options.tracer, saga.definition),
-        hold: offer && { executorId: offer.executorId, leaseTtlMs },
+      const inserted = await insertSaga(tx, saga, {
+        ...birth(saga.definition, offer),
+        write: async (seed) => (await writeSeeds(tx, [seed]))[0],
       })
-      if (started.created) {
-        afterCommit(tx, () => {
-          telemetry.started(saga.definition.type)
-          if (row === undefined || offer === undefined) due(started.sagaId)
-          else dispatcher.take(row, offer)
-        })
-      }
-      return started
+      afterCommit(tx, () => begun(saga.definition.type, inserted, offer))
+      return { sagaId: inserted.sagaId, created: inserted.created }
+    },
+    async startAlone(saga) {
+      const offer = dispatcher.offer()
+      const inserted = await insertSaga(db, saga, { ...birth(saga.definition, offer), write: writeSeed })
+      begun(saga.definition.type, inserted, offer)
+      return { sagaId: inserted.sagaId, created: inserted.created }
     },
     async reply(tx, reply) {
       const fate = await takeReply(tx, reply)

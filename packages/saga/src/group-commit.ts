@@ -1,45 +1,43 @@
 import { DatabaseUnavailable } from '@cloudphone/db/errors'
-import type { Checkpoint } from './checkpoint.ts'
-import type { SagaRow } from './row.ts'
-
-export type WriteCheckpoints = (points: readonly Checkpoint[]) => Promise<readonly (SagaRow | undefined)[]>
 
 /** More in one statement gains nothing: at some hundred rows the commit is a small part of its time. */
 const MAX_BATCH = 256
 /** While one batch commits the next one fills and runs; a third would only make both smaller. */
 const MAX_IN_FLIGHT = 2
 
-interface Waiting {
-  readonly point: Checkpoint
-  readonly resolve: (row: SagaRow | undefined) => void
+interface Waiting<Item, Answer> {
+  readonly item: Item
+  readonly resolve: (answer: Answer) => void
   readonly reject: (error: unknown) => void
 }
 
 /**
- * Lets the checkpoints of many sagas share a statement and a commit. Nobody waits for company: a checkpoint that finds a
- * free place goes at once, and those that come while both places are taken go together after. Each saga goes on only
- * after its own commit, so that nothing is less durable than alone.
+ * Lets the writes of many sagas share a statement and a commit; `write` answers in the order of its items. Nobody waits
+ * for company: an item that finds a free place goes at once, and those that come while both places are taken go together
+ * after. Each saga goes on only after its own commit, so that nothing is less durable than alone.
  *
  * When a batch is refused, by a conflict or for what one of them holds, each is written alone and gets its own answer.
  */
-export function groupCommit(write: WriteCheckpoints): (point: Checkpoint) => Promise<SagaRow | undefined> {
-  let queue: Waiting[] = []
+export function groupCommit<Item, Answer>(
+  write: (items: readonly Item[]) => Promise<readonly (Answer | undefined)[]>,
+): (item: Item) => Promise<Answer | undefined> {
+  let queue: Waiting<Item, Answer | undefined>[] = []
   let inFlight = 0
   let scheduled = false
 
-  const writeAlone = async ({ point, resolve, reject }: Waiting): Promise<void> => {
+  const writeAlone = async ({ item, resolve, reject }: Waiting<Item, Answer | undefined>): Promise<void> => {
     try {
-      const [row] = await write([point])
-      resolve(row)
+      const [answer] = await write([item])
+      resolve(answer)
     } catch (error) {
       reject(error)
     }
   }
 
-  const flush = async (batch: readonly Waiting[]): Promise<void> => {
+  const flush = async (batch: readonly Waiting<Item, Answer | undefined>[]): Promise<void> => {
     try {
-      const rows = await write(batch.map(({ point }) => point))
-      for (const [at, { resolve }] of batch.entries()) resolve(rows[at])
+      const answers = await write(batch.map(({ item }) => item))
+      for (const [at, { resolve }] of batch.entries()) resolve(answers[at])
     } catch (error) {
       // What is unavailable for all of them is not asked for one by one.
       const [only] = batch
@@ -65,16 +63,16 @@ export function groupCommit(write: WriteCheckpoints): (point: Checkpoint) => Pro
     }
   }
 
-  // At the end of the turn: whoever reaches a checkpoint in the same turn of the event loop comes along.
+  // At the end of the turn: whoever comes in the same turn of the event loop comes along.
   const schedule = (): void => {
     if (scheduled || queue.length === 0 || inFlight >= MAX_IN_FLIGHT) return
     scheduled = true
     setImmediate(pump)
   }
 
-  return (point) =>
+  return (item) =>
     new Promise((resolve, reject) => {
-      queue.push({ point, resolve, reject })
+      queue.push({ item, resolve, reject })
       schedule()
     })
 }

@@ -5,6 +5,7 @@ import type { CrashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
 import type { Tracer } from '@cloudphone/observe/trace'
 import type { EventFacts } from '@cloudphone/outbox/outbox'
+import type { Checkpoint } from './checkpoint.ts'
 import { isPoisoned } from './claim.ts'
 import type { Deadlines } from './deadlines.ts'
 import { canTurnBack, type Decision, decide, type Outcome, type Plan, stepAt } from './decide.ts'
@@ -91,6 +92,8 @@ class Turn<Transaction> {
   readonly #row: SagaRow
   readonly #step: string
   readonly #startedMs: number
+  /** Whether the last checkpoint gives the lease back although the saga could go on. */
+  #released = false
 
   constructor(room: Room<Transaction>, run: Run<Transaction>, row: SagaRow) {
     this.#room = room
@@ -252,7 +255,12 @@ class Turn<Transaction> {
     if (next.endedAt !== null) telemetry.ended(next)
     this.#room.moved(next, decision)
     await this.#reach('after_checkpoint')
-    return decision.next.kind === 'go_on' && !this.#run.draining ? next : undefined
+    if (decision.next.kind !== 'go_on') return undefined
+    if (!this.#run.draining) return next
+    // The order to drain may have come after the checkpoint was made up.
+    const { sagaId, fence } = next
+    if (!this.#released) await this.#room.store.giveBack({ sagaId, fence, delayMs: 0 })
+    return undefined
   }
 
   /** A lost connection says nothing of the commit: the version in the checkpoint keeps a second one from counting. */
@@ -299,7 +307,8 @@ class Turn<Transaction> {
     })
   }
 
-  #point(decision: Decision) {
+  #point(decision: Decision): Checkpoint {
+    this.#released = this.#run.draining
     return {
       row: this.#row,
       decision,
@@ -307,7 +316,7 @@ class Turn<Transaction> {
       executorId: this.#run.executorId,
       leaseTtlMs: this.#room.leaseTtlMs,
       tookMs: Math.max(0, this.#room.clock.monotonicMs() - this.#startedMs),
-      release: this.#run.draining,
+      release: this.#released,
     }
   }
 

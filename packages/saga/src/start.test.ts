@@ -177,3 +177,24 @@ test('a saga that is committed after its starter has stopped is given back, and 
   expect(view?.timeline.map(({ status }) => status)).toEqual(['done'])
   expect(Number((await rowOf(workshop, sagaId)).fence)).toBe(2)
 })
+
+test('sagas that are started alone share a commit, and each request is one saga all the same', async () => {
+  const { sagas } = await workshop.engine({ definitions: [definition, other] })
+  const keys = Array.from({ length: 20 }, () => randomUUID())
+  const started = await Promise.all(
+    [...keys, ...keys].map((businessKey) =>
+      sagas.startAlone({ definition, businessKey, input: { name: 'a' } }),
+    ),
+  )
+  expect(started.filter(({ created }) => created)).toHaveLength(20)
+  expect(new Set(started.map(({ sagaId }) => sagaId)).size).toBe(20)
+  await expect(
+    sagas.startAlone({ definition, businessKey: keys[0] ?? '', input: { name: 'b' } }),
+  ).rejects.toBeInstanceOf(SagaKeyReused)
+  const subject = randomUUID()
+  await sagas.startAlone({ definition, businessKey: randomUUID(), subject, input: { name: 'a' } })
+  await expect(
+    sagas.startAlone({ definition, businessKey: randomUUID(), subject, input: { name: 'a' } }),
+  ).rejects.toBeInstanceOf(OperationInProgress)
+  await sagas.drain()
+})

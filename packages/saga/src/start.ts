@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { AnyTx } from '@cloudphone/db/database'
-import { sql } from 'kysely'
+import { type QueryExecutorProvider, sql } from 'kysely'
 import type { SagaDefinition } from './definition.ts'
 import { OperationInProgress, SagaKeyReused } from './errors.ts'
 import type { SagaRow } from './row.ts'
@@ -35,78 +34,108 @@ export interface Inserted extends StartedSaga {
   readonly row?: SagaRow
 }
 
-/** Of a live one that ends between our look and our insert; more than a few would mean something else. */
-const MAX_LOOKS = 5
-
-/**
- * Inserts a saga in the caller's transaction, or finds the one that the same request has started. With `hold` it is
- * claimed by its very insert: whoever starts it need not look for it. If that process dies before the commit's answer,
- * its lease is void as any other's.
- */
-export async function insertSaga<Input, Transaction>(
-  tx: AnyTx,
-  saga: StartSaga<Input, Transaction>,
-  {
-    newId,
-    traceparent,
-    hold,
-  }: { newId: () => string; traceparent: string | undefined; hold?: Hold | undefined },
-): Promise<Inserted> {
-  const { definition, businessKey, subject, userId, tenantId, input, sagaId } = saga
-  if (businessKey === '') throw new RangeError(`Saga ${definition.type}: businessKey is empty`)
-  if (subject === '') throw new RangeError(`Saga ${definition.type}: subject is empty`)
-  const id = sagaId ?? `${definition.type}-${newId()}`
-  const state = JSON.stringify(input)
-  const hash = hashOf(input)
-  const firstStep = definition.steps[0]?.name ?? ''
-  for (let look = 0; look < MAX_LOOKS; look += 1) {
-    const { rows } = await sql<Born>`
-      select * from saga_start(${id}, ${definition.type}, ${definition.version}, ${businessKey}, ${hash},
-        ${subject ?? null}, ${userId ?? null}, ${tenantId ?? null}, ${firstStep}, ${state}::jsonb,
-        ${definition.timeoutMs}, ${traceparent ?? null}, ${hold?.executorId ?? null}, ${hold?.leaseTtlMs ?? null})`.execute(
-      tx,
-    )
-    const [born] = rows
-    if (born !== undefined) {
-      if (hold === undefined) return { sagaId: id, created: true }
-      return { sagaId: id, created: true, row: firstRow(id, { saga, firstStep, state, traceparent, born }) }
-    }
-    const found = await findRival(tx, { type: definition.type, businessKey, subject, id })
-    if (found === undefined) continue
-    if (found.business_key !== businessKey || found.saga_type !== definition.type) {
-      if (found.saga_id === id) throw new SagaKeyReused(definition.type, businessKey, id)
-      throw new OperationInProgress(subject ?? id, found.saga_id)
-    }
-    if (found.input_hash !== hash) throw new SagaKeyReused(definition.type, businessKey, found.saga_id)
-    return { sagaId: found.saga_id, created: false }
+/** A saga that is to be inserted. */
+export interface Seed {
+  readonly saga: Omit<StartSaga<unknown, never>, 'definition'> & {
+    readonly definition: Pick<SagaDefinition<never, never>, 'type' | 'version' | 'timeoutMs'>
   }
-  throw new Error(`Saga ${id} could not be started: its rivals came and went ${MAX_LOOKS} times`)
+  readonly sagaId: string
+  readonly firstStep: string
+  readonly inputHash: string
+  readonly traceparent: string | undefined
+  readonly hold: Hold | undefined
 }
 
-interface Born {
+/** What the database says of a row that it has inserted. */
+export interface Born {
   created_at: Date
   updated_at: Date
   started_at: Date
   timeout_at: Date
 }
 
-/** A claimed saga that has just been inserted, as a claim would have read it. */
-function firstRow<Input, Transaction>(
-  sagaId: string,
+/** Of a live one that ends between our look and our insert; more than a few would mean something else. */
+const MAX_LOOKS = 5
+
+/**
+ * Inserts a saga, or finds the one that the same request has started. With `hold` it is claimed by its very insert:
+ * whoever starts it need not look for it. If that process dies before the commit's answer, its lease is void as any
+ * other's. `write` inserts, alone or with others; `db` is asked what stood in the way when it did not.
+ */
+export async function insertSaga<Input, Transaction>(
+  db: QueryExecutorProvider,
+  saga: StartSaga<Input, Transaction>,
   {
-    saga: { definition, businessKey, subject, userId, tenantId },
-    firstStep,
-    state,
-    traceparent,
-    born,
-  }: {
-    saga: StartSaga<Input, Transaction>
-    firstStep: string
-    state: string
-    traceparent: string | undefined
-    born: Born
+    newId,
+    write,
+    ...options
+  }: Pick<Seed, 'traceparent' | 'hold'> & {
+    newId: () => string
+    write: (seed: Seed) => Promise<Born | undefined>
   },
-): SagaRow {
+): Promise<Inserted> {
+  const { definition, businessKey, subject, input } = saga
+  if (businessKey === '') throw new RangeError(`Saga ${definition.type}: businessKey is empty`)
+  if (subject === '') throw new RangeError(`Saga ${definition.type}: subject is empty`)
+  const sagaId = saga.sagaId ?? `${definition.type}-${newId()}`
+  const inputHash = hashOf(input)
+  const firstStep = definition.steps[0]?.name ?? ''
+  const seed: Seed = { saga, sagaId, firstStep, inputHash, ...options }
+  for (let look = 0; look < MAX_LOOKS; look += 1) {
+    const born = await write(seed)
+    if (born !== undefined) {
+      return { sagaId, created: true, ...(options.hold === undefined ? {} : { row: firstRow(seed, born) }) }
+    }
+    const found = await findRival(db, { type: definition.type, businessKey, subject, id: sagaId })
+    if (found === undefined) continue
+    if (found.business_key !== businessKey || found.saga_type !== definition.type) {
+      if (found.saga_id === sagaId) throw new SagaKeyReused(definition.type, businessKey, sagaId)
+      throw new OperationInProgress(subject ?? sagaId, found.saga_id)
+    }
+    if (found.input_hash !== inputHash) throw new SagaKeyReused(definition.type, businessKey, found.saga_id)
+    return { sagaId: found.saga_id, created: false }
+  }
+  throw new Error(`Saga ${sagaId} could not be started: its rivals came and went ${MAX_LOOKS} times`)
+}
+
+/** Inserts sagas in one statement. An answer for each, in their order: undefined when something stood in the way. */
+export async function writeSeeds(
+  db: QueryExecutorProvider,
+  seeds: readonly Seed[],
+): Promise<(Born | undefined)[]> {
+  const sagas = JSON.stringify(
+    // A column that is left out is null.
+    seeds.map(({ saga: { definition, ...saga }, sagaId, firstStep, inputHash, traceparent, hold }) => ({
+      saga_id: sagaId,
+      saga_type: definition.type,
+      def_version: definition.version,
+      business_key: saga.businessKey,
+      input_hash: inputHash,
+      subject: saga.subject,
+      user_id: saga.userId,
+      tenant_id: saga.tenantId,
+      first_step: firstStep,
+      input: saga.input,
+      timeout_ms: definition.timeoutMs,
+      traceparent,
+      executor: hold?.executorId,
+      lease_ttl_ms: hold?.leaseTtlMs,
+    })),
+  )
+  const { rows } = await sql<Born & { saga_id: string }>`
+    select * from saga_start(${sagas}::jsonb)`.execute(db)
+  const born = new Map(rows.map((row) => [row.saga_id, row]))
+  return seeds.map(({ sagaId }) => {
+    const row = born.get(sagaId)
+    // The same id twice in one batch is one saga: the second is told to look.
+    born.delete(sagaId)
+    return row
+  })
+}
+
+/** A claimed saga that has just been inserted, as a claim would have read it. */
+function firstRow({ saga, sagaId, firstStep, traceparent }: Seed, born: Born): SagaRow {
+  const { definition, businessKey, subject, userId, tenantId, input } = saga
   return {
     sagaId,
     type: definition.type,
@@ -123,7 +152,7 @@ function firstRow<Input, Transaction>(
     attempt: 0,
     retryCount: 0,
     // Through JSON, so that the steps see what they would see after a crash.
-    state: JSON.parse(state),
+    state: JSON.parse(JSON.stringify(input)),
     errorMessage: null,
     errorCode: null,
     reply: null,
@@ -150,7 +179,7 @@ interface Rival {
 
 /** What stood in the way of an insert: the same request first, then the subject's live saga. */
 async function findRival(
-  tx: AnyTx,
+  db: QueryExecutorProvider,
   {
     type,
     businessKey,
@@ -164,7 +193,7 @@ async function findRival(
       or (subject = ${subject ?? null}
         and status in ('RUNNING', 'COMPENSATING', 'COMPENSATION_STUCK', 'QUARANTINED'))
     order by saga_type = ${type} and business_key = ${businessKey} desc
-    limit 1`.execute(tx)
+    limit 1`.execute(db)
   return rows[0]
 }
 

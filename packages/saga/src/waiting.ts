@@ -1,6 +1,6 @@
 import type { Clock } from '@cloudphone/observe/clock'
 import { type QueryExecutorProvider, sql } from 'kysely'
-import { openBell } from './bell.ts'
+import { openDeadlines } from './deadlines.ts'
 import type { SagaRow } from './row.ts'
 
 /** How far a saga has come: little enough to be asked for at each of its moves. */
@@ -26,7 +26,6 @@ export function progressOf(row: SagaRow): SagaProgress {
 export interface WaitUntil {
   readonly sagaId: string
   readonly waiting: Waiting
-  readonly clock: Clock
   readonly timeoutMs: number
   readonly signals: readonly AbortSignal[]
   readonly read: () => Promise<SagaProgress | undefined>
@@ -42,46 +41,37 @@ export interface WaitUntil {
 export async function waitUntil({
   sagaId,
   waiting,
-  clock,
   timeoutMs,
   signals,
   read,
   enough,
   carried,
 }: WaitUntil): Promise<SagaProgress | undefined> {
-  const over = new AbortController()
-  const stop = AbortSignal.any([over.signal, ...signals])
-  const timedOut = clock.sleep(timeoutMs, stop).then(
-    () => over.abort(),
-    () => undefined, // woken before
-  )
   // Before the first look, so that a move right after it is not missed.
-  using follower = waiting.follow(sagaId, enough)
-  try {
-    let known: SagaProgress | undefined
-    let trusting = carried
-    for (;;) {
-      if (known === undefined && !trusting) {
-        known = await read()
-        if (known === undefined) return undefined
-      }
-      if (known !== undefined && enough(known)) return known
-      if (stop.aborted) return undefined
-      known = await follower.next(stop)
-      trusting = false
-    }
-  } finally {
-    over.abort()
-    await timedOut
+  using follower = waiting.follow(sagaId, { enough, timeoutMs, signals })
+  let known = carried ? await follower.next() : undefined
+  for (;;) {
+    known ??= await read()
+    if (known === undefined || enough(known)) return known
+    if (follower.isOver) return undefined
+    known = await follower.next()
   }
 }
 
 export interface Follower extends Disposable {
+  /** The time is over, or a signal has fired. */
+  readonly isOver: boolean
   /**
    * Resolves with a progress that is enough as soon as this process makes it; with undefined, as a word to look, when
-   * another process may have moved the saga, at the latest after the poll interval, and when `signal` fires.
+   * another process may have moved the saga, at the latest after the poll interval, and when the wait is over.
    */
-  next(signal: AbortSignal): Promise<SagaProgress | undefined>
+  next(): Promise<SagaProgress | undefined>
+}
+
+export interface FollowOptions {
+  readonly enough: Enough
+  readonly timeoutMs: number
+  readonly signals: readonly AbortSignal[]
 }
 
 /** Those who wait for sagas to move, woken by this process at once and by others through `look`. */
@@ -90,7 +80,7 @@ export interface Waiting {
   moved(sagaId: string, progress?: SagaProgress): void
   /** Some process may have moved some saga: ask the database about those that are waited for. */
   look(): void
-  follow(sagaId: string, enough: Enough): Follower
+  follow(sagaId: string, options: FollowOptions): Follower
   close(): void
 }
 
@@ -106,16 +96,20 @@ interface Waiter {
 
 export function openWaiting({
   db,
+  clock,
   realClock,
   onError,
 }: {
   db: QueryExecutorProvider
+  clock: Clock
   realClock: Clock
   onError: (error: unknown) => void
 }): Waiting {
   const waiters = new Map<string, Set<Waiter>>()
   const versions = new Map<string, number>()
   const closed = new AbortController()
+  const timeouts = openDeadlines(clock)
+  const polls = openDeadlines(realClock)
   let looking = false
   let again = false
 
@@ -164,34 +158,43 @@ export function openWaiting({
       again = true
       if (!looking) void lookOn() // catches its own errors
     },
-    follow(sagaId, enough) {
-      const bell = openBell()
+    follow(sagaId, { enough, timeoutMs, signals }) {
       let latest: SagaProgress | undefined
+      let isOver = closed.signal.aborted || signals.some((signal) => signal.aborted)
+      let wake = Promise.withResolvers<void>()
       const waiter: Waiter = {
         enough,
         tell(progress) {
           latest = progress
-          bell.ring()
+          wake.resolve()
         },
+      }
+      const end = (): void => {
+        isOver = true
+        wake.resolve()
       }
       const own = waiters.get(sagaId) ?? new Set()
       waiters.set(sagaId, own.add(waiter))
+      for (const signal of [closed.signal, ...signals]) signal.addEventListener('abort', end)
+      const takeBack = timeouts.after(timeoutMs, end)
       return {
-        async next(signal) {
-          const over = new AbortController()
-          const stop = AbortSignal.any([signal, closed.signal, over.signal])
-          realClock.sleep(POLL_MS, stop).then(bell.ring, () => undefined) // told before
-          try {
-            await bell.next(stop)
-          } finally {
-            over.abort()
+        get isOver() {
+          return isOver
+        },
+        async next() {
+          if (!isOver) {
+            const notPolled = polls.after(POLL_MS, wake.resolve)
+            await wake.promise
+            notPolled()
           }
-          bell.clear()
+          wake = Promise.withResolvers()
           const progress = latest
           latest = undefined
           return progress
         },
         [Symbol.dispose]() {
+          takeBack()
+          for (const signal of [closed.signal, ...signals]) signal.removeEventListener('abort', end)
           own.delete(waiter)
           if (own.size > 0) return
           waiters.delete(sagaId)
@@ -199,6 +202,10 @@ export function openWaiting({
         },
       }
     },
-    close: () => closed.abort(),
+    close() {
+      closed.abort(new Error('sagas are stopping'))
+      timeouts.close()
+      polls.close()
+    },
   }
 }
