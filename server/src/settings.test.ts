@@ -6,6 +6,20 @@ test('without any setting a platform runs in the folder one is in, for this mach
     ...{ dataDir: '/somewhere/.cloudphone', host: '127.0.0.1', portBase: 30_000 },
     services: ['gateway', 'users', 'devices', 'apps', 'scheduler', 'billing', 'notifications'],
     ...{ database: { url: undefined, poolSize: 5 }, admin: { email: undefined, password: undefined } },
+    // Neither spans nor the library that makes them.
+    tracing: undefined,
+  })
+})
+
+test('traces go where the standard variables say', () => {
+  const env = {
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://localhost:4318',
+    OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
+    OTEL_TRACES_SAMPLER_ARG: '0.25',
+  }
+  expect(readServerSettings(env, '/').tracing).toEqual({
+    ...{ endpoint: 'http://localhost:4318', serviceName: undefined },
+    ...{ sampler: 'parentbased_traceidratio', ratio: 0.25 },
   })
 })
 
