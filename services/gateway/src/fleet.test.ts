@@ -11,6 +11,7 @@ import { decodeCursor, pageOf } from '@cloudphone/runtime/cursor'
 import { type Binding, bind } from '@cloudphone/runtime/http-server'
 import { openTown, type Town } from '@cloudphone/testing/town'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { problems } from './errors.ts'
 import { type GatewayTown, openGatewayTown } from './testing/gateway-town.ts'
 
 let whole: Town
@@ -214,4 +215,39 @@ test('outboxes and dead letters of all services, for who may inspect the platfor
   expect(seen).toEqual(ids)
   expect(second.body.page.nextCursor).toBeNull()
   expect((await get('/api/outbox', town.token())).status).toBe(403)
+})
+
+test('a dead letter is asked of all and answered by its owner; while one is silent nobody says that there is none', async () => {
+  const [mine, nobodys] = [systemIds.next<'dead_letter'>(), systemIds.next<'dead_letter'>()]
+  const replayOf = (service: ServiceName): Binding =>
+    bind(
+      operatorRoutes(service).replayDeadLetter,
+      async ({ params: { deadLetterId }, body: { actor, reason } }) => {
+        if (service !== 'billing' || deadLetterId !== mine)
+          throw problems.dead_letter_not_found({ deadLetterId })
+        expect({ ...actor, reason }).toEqual({ userId, tenantId: expect.any(String), reason: 'mended' })
+        const replayedAt = '2026-01-01T00:00:00.000Z'
+        return { outcome: 'replayed' as const, service, queue: 'billing.q', eventId: mine, replayedAt }
+      },
+    )
+  const userId = systemIds.next<'user'>()
+  const replay = async (id: string) => {
+    const response = await fetch(`${town.url}/api/dead-letters/${id}/replay`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${town.token({ role: 'operator', userId })}`,
+        'content-type': 'application/json',
+      },
+      body: JSON.stringify({ reason: 'mended' }),
+    })
+    return { status: response.status, body: JSON.parse(await response.text()) }
+  }
+  for (const service of named.slice(0, -1)) await town.neighbour(service, [replayOf(service)])
+  expect(await replay(mine)).toMatchObject({
+    status: 200,
+    body: { data: { outcome: 'replayed', service: 'billing' } },
+  })
+  expect(await replay(nobodys)).toMatchObject({ status: 503, body: { code: 'service_unavailable' } })
+  await town.neighbour('notifications', [replayOf('notifications')])
+  expect(await replay(nobodys)).toMatchObject({ status: 404, body: { code: 'dead_letter_not_found' } })
 })
