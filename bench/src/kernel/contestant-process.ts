@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Contestant, VoidRound } from './contestant.ts'
 import type { Answer, ContestantStart, Demand } from './contestant-main.ts'
@@ -15,7 +16,7 @@ export interface ContestantOptions {
   /** Beside the modules of contenders/, such as `ours-sagas.ts`. */
   readonly module: string
   readonly settings: unknown
-  /** Where V8 writes a profile of the process when it ends; none when absent. */
+  /** Where V8 writes a profile of each round's work; none when absent. */
   readonly profileDir?: string | undefined
 }
 
@@ -24,13 +25,17 @@ export function startContestant<Order, Outcome>(
   options: ContestantOptions,
 ): ContestantProcess<Order, Outcome> {
   const { name, module, settings, profileDir } = options
-  const order: ContestantStart = { module: new URL(`./contenders/${module}`, import.meta.url).href, settings }
+  const order: ContestantStart = {
+    module: new URL(`./contenders/${module}`, import.meta.url).href,
+    settings,
+    ...(profileDir && { profile: join(profileDir, name.replaceAll(/[^a-z0-9]+/gi, '-')) }),
+  }
   const child = fork(
     fileURLToPath(new URL('./contestant-main.ts', import.meta.url)),
     [JSON.stringify(order)],
     {
       // Peers print what they deprecate at pg; the terminal is for figures.
-      execArgv: ['--no-deprecation', ...profiling(name, profileDir)],
+      execArgv: ['--no-deprecation'],
       env: { ...process.env, NODE_ENV: 'production' },
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     },
@@ -54,15 +59,6 @@ export function startContestant<Order, Outcome>(
       await ended
     },
   }
-}
-
-function profiling(name: string, dir: string | undefined): string[] {
-  if (dir === undefined) return []
-  return [
-    '--cpu-prof',
-    `--cpu-prof-dir=${dir}`,
-    `--cpu-prof-name=${name.replaceAll(/[^a-z0-9]+/gi, '-')}.cpuprofile`,
-  ]
 }
 
 function questions(name: string, child: ChildProcess) {

@@ -113,5 +113,8 @@ export async function measureRabbitLatency(
     compare('CPU-ms a journey over RabbitMQ, the broker included', {
       ours: steady.map(({ outcome, cost }) => cost.cpuMs / outcome.events),
     }),
+    compare('of these in the Node process, which writes and consumes', {
+      ours: steady.map(({ outcome, cost }) => cost.nodeMs / outcome.events),
+    }),
   ]
 }

@@ -14,6 +14,8 @@ const QUIET_LOOKS = 5
 export interface Cost {
   /** Of the contestant's process, all of PostgreSQL and all of the broker. */
   readonly cpuMs: number
+  /** Of the contestant's process alone. */
+  readonly nodeMs: number
   readonly walBytes: number
   /** In the contestant's databases, with those of opening and closing: a few tens. */
   readonly commits: number
@@ -74,9 +76,9 @@ async function playRound<Order, Outcome>(
     const counts = await Promise.all(databases.map((database) => stage.commits(database)))
     return counts.reduce((sum, one) => sum + one, 0)
   }
-  const cpu = async (): Promise<number> => {
-    const all = await Promise.all([contestant.pid, stage.pid, ...servers].map(familyCpuMs))
-    return all.reduce((sum, one) => sum + one, 0)
+  const cpu = async (): Promise<{ all: number; node: number }> => {
+    const [node = 0, ...others] = await Promise.all([contestant.pid, stage.pid, ...servers].map(familyCpuMs))
+    return { node, all: others.reduce((sum, one) => sum + one, node) }
   }
   await contestant.clear(order)
   await stage.checkpoint()
@@ -90,7 +92,8 @@ async function playRound<Order, Outcome>(
   const others = await watch.end()
   await contestant.close()
   const cost = {
-    cpuMs: cpuAfter - cpuBefore,
+    cpuMs: cpuAfter.all - cpuBefore.all,
+    nodeMs: cpuAfter.node - cpuBefore.node,
     walBytes: walAfter - walBefore,
     commits: (await commits()) - commitsBefore,
   }

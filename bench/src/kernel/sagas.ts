@@ -3,7 +3,7 @@ import type { LoopOutcome } from '../harness/samples.ts'
 import { median } from '../harness/samples.ts'
 import type { SagaOrder } from './contenders/saga-order.ts'
 import { startContestant } from './contestant-process.ts'
-import { compare, type Entry, playInTurn, type Round, type Setting } from './rounds.ts'
+import { type Cost, compare, type Entry, playInTurn, type Round, type Setting } from './rounds.ts'
 
 /** Of every contestant, and what PostgreSQL has cores for several times over. */
 export const POOL_SIZE = 20
@@ -53,7 +53,7 @@ type Played = readonly Round<LoopOutcome>[]
 function throughputFigures([call = [], dbos = [], local = []]: readonly Played[]): Figure[] {
   const perSecond = (rounds: Played) =>
     rounds.map(({ outcome }) => (outcome.count * 1000) / outcome.elapsedMs)
-  const each = (rounds: Played, what: 'cpuMs' | 'walBytes' | 'commits') =>
+  const each = (rounds: Played, what: keyof Cost) =>
     rounds.map(({ outcome, cost }) => cost[what] / outcome.count)
   return [
     compare(`sagas/s, 5 call steps, ${AT_ONCE} at once; peer DBOS`, {
@@ -67,6 +67,9 @@ function throughputFigures([call = [], dbos = [], local = []]: readonly Played[]
       return [
         compare(`CPU-ms a saga, 5 ${steps} steps; peer DBOS`, {
           ...{ ours: each(rounds, 'cpuMs'), peer: each(dbos, 'cpuMs') },
+        }),
+        compare(`of these in the Node process, 5 ${steps} steps; peer DBOS`, {
+          ...{ ours: each(rounds, 'nodeMs'), peer: each(dbos, 'nodeMs') },
         }),
         compare(`commits a saga, 5 ${steps} steps; peer DBOS`, {
           ...{ ours: each(rounds, 'commits'), peer: each(dbos, 'commits') },

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Figure } from '../harness/figure.ts'
@@ -19,12 +19,13 @@ export const kernel: Suite = {
   options: {
     rounds: { default: '5', help: 'rounds of each contestant, in turn' },
     only: { default: '', help: 'some of sagas,enqueue,embedded,relay,journey,takeover; all when absent' },
-    profile: { default: '', help: 'folder for a CPU profile of each contestant (they cost some speed)' },
+    profile: { default: '', help: 'folder for a CPU profile of each round (they cost some speed)' },
   },
   switches: { quick: 'two short rounds: for a look, not for a figure' },
   run: async (task) => {
     if (process.platform !== 'linux') throw new UsageError('the suite reads /proc, so it needs Linux')
     const wanted = chosen(task)
+    const extent = await extentOf(task)
     const disturbances = new Disturbances()
     await using stage = await openStage()
     await using broker = wanted.some((name) => overRabbit.has(name)) ? await openBrokerNode() : undefined
@@ -39,7 +40,7 @@ export const kernel: Suite = {
     }
     const figures: Figure[] = []
     for (const name of wanted) {
-      const found = await measurements[name](setting, extentOf(task), broker)
+      const found = await measurements[name](setting, extent, broker)
       for (const { name: what, ours, peer } of found)
         task.progress(
           `  ${what}: ${ours.toPrecision(4)}${peer === undefined ? '' : ` beside ${peer.toPrecision(4)}`}`,
@@ -84,8 +85,9 @@ function chosen(task: Task): readonly Measurement[] {
   return asked.length === 0 ? all : all.filter((name) => asked.includes(name))
 }
 
-function extentOf(task: Task): Extent {
+async function extentOf(task: Task): Promise<Extent> {
   const dir = task.option('profile')
+  if (dir !== '') await mkdir(dir, { recursive: true })
   return { share: task.isOn('quick') ? 0.3 : 1, profileDir: dir === '' ? undefined : dir }
 }
 
