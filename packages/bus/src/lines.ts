@@ -39,7 +39,7 @@ const MOST_BATCHES = 2
 /** Rows of so many events stay locked until the commit; beyond it the commit's share of the cost is small. */
 const MOST_IN_BATCH = 200
 /** However short of time: at fewer, nearly all the cost of a batch is its commit. */
-const LEAST_IN_BATCH = 16
+const LEAST_IN_BATCH = 50
 /** As many transactions at a time are asked of the consumer's pool. */
 const MOST_ALONE = 32
 

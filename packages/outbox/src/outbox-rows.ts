@@ -31,11 +31,16 @@ const failedBefore = sql`
 
 /**
  * Unpublished rows of the lanes that may be sent now, in the order of writing. What is returned of one aggregate always
- * starts at its first unpublished row. A row that has failed goes alone: those behind it wait until the bus has it.
+ * starts at its first unpublished row, or behind its last one among `besides`, which are left out: they are on their way
+ * already. A row that has failed goes alone: those behind it wait until the bus has it.
  */
 export async function unpublishedRows(
   db: QueryExecutorProvider,
-  { lanes, limit }: { lanes: readonly HeldLane[]; limit: number },
+  {
+    lanes,
+    limit,
+    besides = [],
+  }: { lanes: readonly HeldLane[]; limit: number; besides?: readonly Pick<OutboxRow, 'id'>[] },
 ): Promise<readonly OutboxRow[]> {
   const { rows } = await sql<OutboxRow>`
     with ${failedFirst}
@@ -45,6 +50,7 @@ export async function unpublishedRows(
     from event_outbox waiting
     where status <> 'published' and lane = any(${lanes.map(({ lane }) => lane)}::smallint[])
       and (next_retry_at is null or next_retry_at <= app_now())
+      ${besides.length === 0 ? sql`` : sql`and id <> all(${besides.map(({ id }) => id)}::uuid[])`}
       and not exists (${failedBefore})
     order by position
     limit ${limit}`.execute(db)

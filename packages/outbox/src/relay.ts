@@ -41,7 +41,7 @@ export interface RelayOptions {
   readonly metrics: Metrics
   readonly crash: CrashPoints
   readonly clock?: Clock
-  /** Rows per batch. Default 500. */
+  /** Rows per batch, and so events in flight to the bus. Default 1,000. */
   readonly batchSize?: number
   /** How long a frozen relay keeps its lanes. Default 1,500 ms. */
   readonly ttlMs?: number
@@ -54,6 +54,23 @@ const FIRST_BACKOFF_MS = 100
 const MAX_BACKOFF_MS = 5_000
 const DRAIN_LOOK_MS = 5
 
+/** After so many the lanes above the fair share are given back, if there are any, and other relays get them. */
+const MOST_BATCHES_A_TURN = 16
+
+/** Rows that the bus has, on their way to being marked. */
+interface Marking {
+  readonly rows: readonly OutboxRow[]
+  readonly done: Promise<void>
+}
+
+const none: Promise<readonly OutboxRow[]> = Promise.resolve([])
+
+/** Both results, or the first error when both have ended: nothing goes on behind the back of whoever waits. */
+async function both<One, Other>(one: Promise<One>, other: Promise<Other>): Promise<[One, Other]> {
+  await Promise.allSettled([one, other])
+  return await Promise.all([one, other])
+}
+
 /** The channel on which relays of one schema are woken. */
 export function outboxChannel(schema: string): string {
   return `outbox.${schema}`
@@ -62,7 +79,7 @@ export function outboxChannel(schema: string): string {
 /** Opens the relay of one service instance; it works from `start` to `stop`. */
 export function openRelay(options: RelayOptions): OutboxRelay {
   const { database, bus, executor, notifier, log, crash, clock = systemClock } = options
-  const { batchSize = 500, ttlMs = 1_500, sweepMs = 5_000 } = options
+  const { batchSize = 1_000, ttlMs = 1_500, sweepMs = 5_000 } = options
   const db = database.kysely
   const channel = outboxChannel(database.schema)
   const counts = relayMetrics(options.metrics, () => outboxStatistics(db))
@@ -74,21 +91,51 @@ export function openRelay(options: RelayOptions): OutboxRelay {
   let pumping: Promise<void> | undefined
   let stopping: Promise<void> | undefined
 
-  /** One batch: select, publish, mark. Answers whether there may be more at once. */
+  /**
+   * Under one hold of the lanes: select, publish, mark. While a full batch is on its way to the bus the next one is
+   * selected and the one before is marked, but never are two on their way: the second may hold what follows an event that
+   * the bus refuses in the first. Answers whether there may be more at once.
+   */
   const turn = async (): Promise<boolean> => {
     const held = await keeper.current()
     lanesHeld = held.lanes.length
     if (held.lanes.length === 0) return false
-    const rows = await unpublishedRows(db, { lanes: held.lanes, limit: batchSize })
-    if (rows.length === 0) return false
-    await crash.reach('outbox.after_claim')
-    if (!held.trusted()) return true
-    const outcomes = await publish(rows)
-    await crash.reach('outbox.after_publish')
-    await mark(rows, outcomes, held)
-    await crash.reach('outbox.after_mark')
-    // What waited behind a row that had failed may go now.
-    return rows.length === batchSize || rows.some(({ retryCount }) => retryCount > 0)
+    let marking: Marking = { rows: [], done: Promise.resolve() }
+    let rows = await unpublishedRows(db, { lanes: held.lanes, limit: batchSize })
+    let more = rows.length > 0
+    try {
+      for (let batches = 0; rows.length > 0; batches += 1) {
+        await crash.reach('outbox.after_claim')
+        if (!held.trusted()) return true
+        const goesOn = rows.length === batchSize && batches < MOST_BATCHES_A_TURN
+        const [outcomes, next] = await both(
+          publish(rows),
+          goesOn
+            ? unpublishedRows(db, { ...held, limit: batchSize, besides: [...marking.rows, ...rows] })
+            : none,
+        )
+        await crash.reach('outbox.after_publish')
+        await marking.done
+        marking = startMarking(rows, outcomes, held)
+        // What waited behind a row that had failed may go now.
+        more = rows.length === batchSize || rows.some(({ retryCount }) => retryCount > 0)
+        rows = outcomes.every(({ outcome }) => outcome === 'accepted') ? next : []
+      }
+      return more
+    } finally {
+      await marking.done
+    }
+  }
+
+  const startMarking = (
+    rows: readonly OutboxRow[],
+    outcomes: readonly PublishOutcome[],
+    held: TrustedLanes,
+  ): Marking => {
+    const done = mark(rows, outcomes, held).then(() => crash.reach('outbox.after_mark'))
+    // Its failure is the turn's to hear, which may be waiting for the bus just now.
+    done.catch(() => undefined)
+    return { rows, done }
   }
 
   const publish = async (rows: readonly OutboxRow[]): Promise<readonly PublishOutcome[]> => {
