@@ -66,7 +66,6 @@ export async function simulateMany(run: SimulationRun): Promise<SimulationReport
       ...(path === undefined ? {} : { path }),
     }),
   )
-  if (details.errorInstance !== null && details.errorInstance !== undefined) throw details.errorInstance
   if (details.counterexample !== null && details.counterexamplePath !== null) {
     const [scenario, choices] = details.counterexample
     const timeline: string[] = []
