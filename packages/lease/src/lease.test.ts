@@ -221,7 +221,7 @@ test('a lease is taken once, and again when it was disposed of', async () => {
   expect((await leases.tryAcquire('import'))?.epoch).toBe(2)
 })
 
-test('a tick runs once however many ask, and of missed ticks only the latest runs', async () => {
+test('trap 20: a tick runs once however many ask, and of missed ticks only the latest runs', async () => {
   const clock = testClock(place)
   const ticks: Date[] = []
   const run = () =>

@@ -83,3 +83,16 @@ begin
       (extract(epoch from s.timeout_at - app_now()) * 1000)::float8
     from s;
 end $$;
+
+-- The legal ways of a status, for every writer there will ever be: above all, an end is an end.
+create function refuse_saga_edge() returns trigger language plpgsql as $$
+begin
+  raise exception 'Saga % cannot go from % to %', old.saga_id, old.status, new.status using errcode = 'check_violation';
+end $$;
+create trigger saga_state_edges before update of status on saga_state for each row
+  when (old.status <> new.status and not (
+    (old.status = 'RUNNING' and new.status in ('COMPLETED', 'COMPENSATING', 'QUARANTINED'))
+    or (old.status = 'COMPENSATING' and new.status in ('COMPENSATED', 'COMPENSATION_STUCK', 'QUARANTINED'))
+    or (old.status = 'COMPENSATION_STUCK' and new.status in ('COMPENSATING', 'COMPENSATED', 'QUARANTINED'))
+    or (old.status = 'QUARANTINED' and new.status in ('RUNNING', 'COMPENSATING'))))
+  execute function refuse_saga_edge();

@@ -6,7 +6,7 @@ import { spawnWorker } from './testing/spawn-worker.ts'
 import { toySaga, until } from './testing/toy.ts'
 import { begin, openWorkshop, rowOf } from './testing/workshop.ts'
 
-describe('a process killed on the way is taken over by another, and nothing is lost, doubled or left behind', () => {
+describe('trap 1: a process killed on the way is taken over by another, and nothing is lost, doubled or left behind', () => {
   // The others are in crash.drill.test.ts.
   test.concurrent.each(['after_claim', 'TAKE.after_effect'])('going forward, at %s', (place) =>
     crashAt(place, false),
@@ -14,7 +14,7 @@ describe('a process killed on the way is taken over by another, and nothing is l
   test.concurrent.each(['TAKE.undo.before_effect'])('being undone, at %s', (place) => crashAt(place, true))
 })
 
-test('a frozen process that wakes after its lease has lost the saga', async () => {
+test('trap 5: a frozen process that wakes after its lease has lost the saga', async () => {
   await using workshop = await openWorkshop()
   const leaseTtlMs = 1_000
   const definition = toySaga('zombie', workshop.database)
@@ -50,7 +50,7 @@ test('a frozen process that wakes after its lease has lost the saga', async () =
   ])
 })
 
-test('a step that kills its process five times is quarantined, and a bystander is not', async () => {
+test('trap 6: a step that kills its process five times is quarantined, and a bystander is not', async () => {
   await using workshop = await openWorkshop()
   const leaseTtlMs = 9_000
   const poison = toySaga('poison', workshop.database)

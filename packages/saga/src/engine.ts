@@ -300,7 +300,7 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
       )
       return readView(db, definitions, sagaId)
     },
-    retry: (sagaId, actor) => operate(sagaId, (tx) => retryNow(tx, { sagaId, actor })),
+    retry: (sagaId, actor) => operate(sagaId, (tx) => retryNow(tx, { sagaId, actor }, planOfRow)),
     skip: (skip) => operate(skip.sagaId, (tx) => skipStep(tx, skip, planOfRow)),
     async turnBack(request, tx) {
       if (tx === undefined) return operate(request.sagaId, (own) => turnSagaBack(own, request, planOfRow))

@@ -127,7 +127,7 @@ test('a permanent error skips the retries and names its code', async () => {
   })
 })
 
-test('a call that does not end in time is cut off, counted as unknown, and undone', async () => {
+test('traps 2 and 7: a call that does not end in time is cut off, counted as unknown, and undone', async () => {
   const begun = Promise.withResolvers<AbortSignal>()
   const definition = saga('slow', 1, { timeoutMs: 600_000 })
     .input<Input, WorldTx>()
@@ -160,7 +160,7 @@ test('a call that does not end in time is cut off, counted as unknown, and undon
   })
 })
 
-test('the saga’s deadline cuts a try off and turns it back, once', async () => {
+test('trap 9: the saga’s deadline cuts a try off and turns it back, once', async () => {
   const begun = Promise.withResolvers<void>()
   const definition = saga('deadline', 1, { timeoutMs: 10_000 })
     .input<Input, WorldTx>()
@@ -265,7 +265,7 @@ function stuckSaga(type: string, undoWorks: () => boolean) {
     .end()
 }
 
-test('a compensation that fails is stuck, shown, and goes on by itself when the cause is gone', async () => {
+test('trap 3: a compensation that fails is stuck, shown, and goes on by itself when the cause is gone', async () => {
   let works = false
   const definition = stuckSaga('stuck_heals', () => works)
   const alarms: string[] = []

@@ -53,7 +53,7 @@ test('a checkpoint under an old fence, or of an old version, is refused and leav
   expect((await sagas.get(sagaId))?.timeline).toHaveLength(1)
 })
 
-test('two engines share the work, and no effect happens twice', async () => {
+test('trap 4: two engines share the work, and no effect happens twice', async () => {
   await using workshop = await openWorkshop()
   const definition = toySaga('shared', workshop.database)
   const options = { definitions: [definition], clock: systemClock, concurrency: 8 }
@@ -76,7 +76,7 @@ test('two engines share the work, and no effect happens twice', async () => {
   expect(rows).toEqual([{ fence: 1 }])
 })
 
-test('a version that this process does not know is left alone, and keeps it from starting', async () => {
+test('trap 8: a version that this process does not know is left alone, and keeps it from starting', async () => {
   await using workshop = await openWorkshop()
   const newer = saga('two_steps', 2, { timeoutMs: 600_000 })
     .input<Input, WorldTx>()

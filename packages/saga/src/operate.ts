@@ -43,12 +43,13 @@ export async function takeReply(tx: AnyTx, { sagaId, step, outcome }: Reply): Pr
 export async function retryNow(
   tx: AnyTx,
   { sagaId, actor }: { sagaId: string; actor: string },
+  plan: PlanOf,
 ): Promise<void> {
   const row = await lockLive(tx, sagaId)
   if ((await leaseLeftMs(tx, sagaId)) > 0) {
     throw new IllegalSagaOperation(`Saga ${sagaId} is being tried right now`)
   }
-  await note(tx, { row, step: row.currentStep, status: 'retried', error: null, actor })
+  await note(tx, { row, step: stepAt(row, plan(row)), status: 'retried', error: null, actor })
   await sql`
     update saga_state set
       status = case when status = 'QUARANTINED' and direction = 'do' then 'RUNNING'

@@ -27,7 +27,7 @@ const other = saga('other_kind', 1, { timeoutMs: 600_000 })
   .local('ONLY', async () => undefined)
   .end()
 
-test('the same request starts one saga, also when it comes ten times at once', async () => {
+test('trap 10: the same request starts one saga, also when it comes ten times at once', async () => {
   const { sagas } = await workshop.engine({ definitions: [definition] })
   const businessKey = randomUUID()
   const started = await Promise.all(
