@@ -22,19 +22,10 @@ export interface Findings {
   readonly facts?: Readonly<Record<string, string>>
 }
 
-/** What a suite can be told. */
-export interface Option {
-  /** Of a switch: empty. */
-  readonly default: string
-  readonly help: string
-  /** Takes no value; given, its value is `true`. */
-  readonly isSwitch?: boolean
-}
-
 /** One set of figures, or one drill. */
 export interface Suite {
   readonly summary: string
-  readonly options?: Readonly<Record<string, Option>>
+  readonly options?: Readonly<Record<string, { readonly default: string; readonly help: string }>>
   /** Flags without a value, with their help. */
   readonly switches?: Readonly<Record<string, string>>
   run(task: Task): Promise<Findings>
@@ -102,12 +93,7 @@ function flagsOf(
   args: readonly string[],
 ): { values: Record<string, string | undefined>; switches: ReadonlySet<string>; help: boolean } {
   const text = { type: 'string' } as const
-  const own = Object.fromEntries(
-    Object.entries(suite.options ?? {}).map(([name, { isSwitch = false }]) => [
-      name,
-      isSwitch ? ({ type: 'boolean' } as const) : text,
-    ]),
-  )
+  const own = Object.fromEntries(Object.keys(suite.options ?? {}).map((name) => [name, text]))
   const onOff = { type: 'boolean' } as const
   const ownSwitches = Object.fromEntries(Object.keys(suite.switches ?? {}).map((name) => [name, onOff]))
   try {
@@ -153,8 +139,7 @@ function helpOf({ command, suites }: Program): string {
   const lines = Object.entries(suites).flatMap(([name, { summary, options = {}, switches = {} }]) => [
     `  ${name.padEnd(12)} ${summary}`,
     ...Object.entries(options).map(
-      ([flag, one]) =>
-        `      --${flag}${one.isSwitch === true ? '' : ' VALUE'}  ${one.help}${one.default === '' ? '' : ` (${one.default})`}`,
+      ([flag, one]) => `      --${flag} VALUE  ${one.help}${one.default === '' ? '' : ` (${one.default})`}`,
     ),
     ...Object.entries(switches).map(([flag, help]) => `      --${flag}  ${help}`),
   ])

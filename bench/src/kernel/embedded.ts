@@ -37,6 +37,7 @@ export async function measureEmbedded(
     order: EventOrder,
     ...databases: string[]
   ): Entry<EventOrder, EventOutcome> => ({
+    name: order.taking === 'batch' && contestant !== ours ? `${contestant.name}, batched` : contestant.name,
     contestant,
     order: { ...order, events: Math.round(order.events * share) },
     databases,

@@ -28,8 +28,8 @@ export async function measureEnqueue(
   const [own = [], other = []] = await playInTurn(
     'enqueue to first step',
     [
-      { contestant: ours, order, databases: ['bench_enqueue'] },
-      { contestant: graphile, order, databases: ['bench_graphile_enqueue'] },
+      { name: 'ours', contestant: ours, order, databases: ['bench_enqueue'] },
+      { name: 'graphile-worker', contestant: graphile, order, databases: ['bench_graphile_enqueue'] },
     ],
     { ...setting, warmUp: ({ perSecond }) => ({ count: PER_SECOND / 2, perSecond }) },
   )

@@ -37,8 +37,8 @@ export async function measureRelay(setting: Setting, options: RabbitOptions): Pr
   const [own = [], other = []] = await playInTurn(
     'outbox to RabbitMQ',
     [
-      { contestant: ours, order: order(EVENTS.ours), databases: ['bench_relay'] },
-      { contestant: plain, order: order(EVENTS.rowByRow), databases: ['bench_rows'] },
+      { name: 'relay', contestant: ours, order: order(EVENTS.ours), databases: ['bench_relay'] },
+      { name: 'row by row', contestant: plain, order: order(EVENTS.rowByRow), databases: ['bench_rows'] },
     ],
     {
       ...{ ...setting, servers: [broker.pid] },
@@ -75,7 +75,7 @@ export async function measureRabbitLatency(
   await ours.setUp()
   const servers = [broker.pid]
   const entry = (order: RabbitOrder) => ({
-    ...{ contestant: ours, order, databases: ['bench_journey', 'bench_journey_end'] },
+    ...{ name: 'ours', contestant: ours, order, databases: ['bench_journey', 'bench_journey_end'] },
   })
   const durationMs = Math.round(2_000 * share)
   const [full = []] = await playInTurn(

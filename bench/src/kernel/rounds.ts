@@ -28,6 +28,8 @@ export interface Round<Outcome> {
 
 /** One entry of an interleaved series. */
 export interface Entry<Order, Outcome> {
+  /** As marked rounds are named. */
+  readonly name: string
   readonly contestant: ContestantProcess<Order, Outcome>
   readonly order: Order
   /** Whose commits count. */
@@ -61,7 +63,7 @@ export async function playInTurn<Order, Outcome>(
     progress(`${title}: round ${round} of ${setting.rounds} ...`)
     for (const [at, entry] of entries.entries()) {
       const { others, ...one } = await playRound(entry, setting)
-      setting.disturbances.add({ title, entry: `${entry.contestant.name} ${round}`, others })
+      setting.disturbances.add({ title, entry: `${entry.name} ${round}`, others })
       played[at]?.push(one)
     }
   }

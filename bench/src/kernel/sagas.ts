@@ -27,9 +27,30 @@ export async function measureSagas(
   })
   await Promise.all([ours.setUp(), dbos.setUp()])
   const entries = (load: Pick<SagaOrder, 'concurrency' | 'durationMs'>): Entry<SagaOrder, LoopOutcome>[] => [
-    { contestant: ours, order: { steps: 'call', ...load }, databases: ['bench_sagas'] },
-    { contestant: dbos, order: { steps: 'call', ...load }, databases: ['bench_dbos'] },
-    { contestant: ours, order: { steps: 'local', ...load }, databases: ['bench_sagas'] },
+    {
+      name: 'ours',
+      contestant: ours,
+      order: { steps: 'call', start: 'alone', ...load },
+      databases: ['bench_sagas'],
+    },
+    {
+      name: 'DBOS',
+      contestant: dbos,
+      order: { steps: 'call', start: 'alone', ...load },
+      databases: ['bench_dbos'],
+    },
+    {
+      name: 'ours, local',
+      contestant: ours,
+      order: { steps: 'local', start: 'alone', ...load },
+      databases: ['bench_sagas'],
+    },
+    {
+      name: 'ours, in a transaction',
+      contestant: ours,
+      order: { steps: 'call', start: 'transaction', ...load },
+      databases: ['bench_sagas'],
+    },
   ]
   const warmUp = (order: SagaOrder): SagaOrder => ({
     ...order,
@@ -50,7 +71,12 @@ export async function measureSagas(
 
 type Played = readonly Round<LoopOutcome>[]
 
-function throughputFigures([call = [], dbos = [], local = []]: readonly Played[]): Figure[] {
+function throughputFigures([
+  call = [],
+  dbos = [],
+  local = [],
+  inTransaction = [],
+]: readonly Played[]): Figure[] {
   const perSecond = (rounds: Played) =>
     rounds.map(({ outcome }) => (outcome.count * 1000) / outcome.elapsedMs)
   const each = (rounds: Played, what: keyof Cost) =>
@@ -61,6 +87,9 @@ function throughputFigures([call = [], dbos = [], local = []]: readonly Played[]
     }),
     compare(`sagas/s, 5 local steps, ${AT_ONCE} at once; peer DBOS`, {
       ...{ ours: perSecond(local), peer: perSecond(dbos) },
+    }),
+    compare(`sagas/s, 5 call steps, started in the caller's transaction, ${AT_ONCE} at once; peer DBOS`, {
+      ...{ ours: perSecond(inTransaction), peer: perSecond(dbos) },
     }),
     ...(['call', 'local'] as const).flatMap((steps) => {
       const rounds = steps === 'call' ? call : local
@@ -82,7 +111,7 @@ function throughputFigures([call = [], dbos = [], local = []]: readonly Played[]
   ]
 }
 
-function latencyFigures([call = [], dbos = [], local = []]: readonly Played[]): Figure[] {
+function latencyFigures([call = [], dbos = [], local = [], inTransaction = []]: readonly Played[]): Figure[] {
   const medians = (rounds: Played) => rounds.map(({ outcome }) => median(outcome.latenciesMs))
   return [
     compare('one saga alone, 5 call steps, start to end seen, p50 (ms); peer DBOS', {
@@ -90,6 +119,9 @@ function latencyFigures([call = [], dbos = [], local = []]: readonly Played[]): 
     }),
     compare('one saga alone, 5 local steps, start to end seen, p50 (ms); peer DBOS', {
       ...{ ours: medians(local), peer: medians(dbos) },
+    }),
+    compare("one saga alone, 5 call steps, started in the caller's transaction, p50 (ms); peer DBOS", {
+      ...{ ours: medians(inTransaction), peer: medians(dbos) },
     }),
   ]
 }

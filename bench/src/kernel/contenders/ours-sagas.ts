@@ -20,7 +20,7 @@ interface Opened {
   readonly sagas: Sagas
 }
 
-/** Five no-op steps by our engine. Whoever starts a saga waits for its end, as he would at the API. @public */
+/** Five no-op steps by our engine. Whoever starts a saga waits for its outcome. @public */
 export function openContestant({ url, poolSize }: SagaSettings): Contestant<SagaOrder, LoopOutcome> {
   const log = silentLog()
   let stepsRun = 0
@@ -75,18 +75,19 @@ export function openContestant({ url, poolSize }: SagaSettings): Contestant<Saga
       stepsRun = 0
       opened = { database, executor, sagas }
     },
-    async work({ steps, concurrency, durationMs }) {
+    async work({ steps, start, concurrency, durationMs }) {
       const { database, sagas } = here()
       return await closedLoop({
         concurrency,
         durationMs,
         once: async () => {
-          const businessKey = randomUUID()
-          const { sagaId } = await database.transaction((tx) =>
-            sagas.start(tx, { definition: definitions[steps], businessKey, input: { n: 1 } }),
-          )
-          const view = await sagas.waitForEnd(sagaId, { timeoutMs: WAIT_MS })
-          if (view?.status !== 'COMPLETED') throw new Error(`saga ${sagaId} is ${view?.status ?? 'gone'}`)
+          const order = { definition: definitions[steps], businessKey: randomUUID(), input: { n: 1 } }
+          const { sagaId } = await (start === 'alone'
+            ? sagas.startAlone(order)
+            : database.transaction((tx) => sagas.start(tx, order)))
+          const outcome = await sagas.waitForOutcome(sagaId, { timeoutMs: WAIT_MS })
+          if (outcome?.status !== 'COMPLETED')
+            throw new Error(`saga ${sagaId} is ${outcome?.status ?? 'gone'}`)
         },
       })
     },

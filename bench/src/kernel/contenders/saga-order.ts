@@ -2,6 +2,8 @@
 export interface SagaOrder {
   /** `call`: an outside effect, intent before and checkpoint after it. `local`: effects in the checkpoint's transaction. */
   readonly steps: 'call' | 'local'
+  /** `alone`: as DBOS starts a workflow. `transaction`: with what its caller commits, which DBOS has no way for. */
+  readonly start: 'alone' | 'transaction'
   readonly concurrency: number
   readonly durationMs: number
 }
