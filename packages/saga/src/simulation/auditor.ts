@@ -1,5 +1,6 @@
 /* Looks at every write, every try and the end of a simulated world, and says what must not be. It knows the database and the
  * outside world, never what an engine thinks. */
+import { QUARANTINE_DEATHS } from '../decide.ts'
 import type { ModelDatabase, ModelRow, Write } from './model-store.ts'
 import type { OutsideWorld, Touch } from './outside-world.ts'
 import type { Scheduler } from './scheduler.ts'
@@ -11,6 +12,9 @@ export interface AuditorOptions {
   readonly database: () => ModelDatabase
   readonly definitions: ReadonlyMap<string, DefinitionShape>
   readonly trusts: boolean
+  /** Whether no fault has struck. */
+  readonly isCalm: () => boolean
+  readonly isProcessDead: (executorId: string) => boolean
 }
 
 interface Try {
@@ -30,6 +34,8 @@ export class Auditor {
   readonly #options: AuditorOptions
   readonly #tries = new Set<Try>()
   readonly #tryCounts = new Map<string, number>()
+  /** Processes that a saga has killed since its last checkpoint. */
+  readonly #kills = new Map<string, number>()
 
   constructor(options: AuditorOptions) {
     this.#options = options
@@ -61,6 +67,7 @@ export class Auditor {
         `${saga}: a checkpoint under fence ${basis.fence} after fence ${before.fence} was given out`,
       )
     }
+    this.#kills.delete(after.sagaId)
     this.#moved(saga, before, after)
   }
 
@@ -89,6 +96,15 @@ export class Auditor {
     const own = { process, sagaId, fence }
     this.#tries.add(own)
     return () => this.#tries.delete(own)
+  }
+
+  /** A step takes its process along. */
+  killed(sagaId: string): void {
+    const kills = (this.#kills.get(sagaId) ?? 0) + 1
+    this.#kills.set(sagaId, kills)
+    if (kills > QUARANTINE_DEATHS && this.#options.isCalm()) {
+      this.violated(`${sagaId} has killed ${kills} processes at one step`)
+    }
   }
 
   /** Whether the saga needs nothing any more, or only an operator. */
@@ -122,15 +138,20 @@ export class Auditor {
     if (isAlive && !hasRunOut)
       this.violated(`${after.sagaId}: claimed from ${before.leaseOwner}, who lives and holds it`)
     this.reached(isAlive ? 'taken over after its lease' : 'taken over from a dead executor')
-    if (after.deaths > before.deaths) this.reached('death counted')
+    if (after.deaths === before.deaths) return
+    const isDead = this.#options.isProcessDead(before.leaseOwner)
+    this.reached(isDead ? 'death counted' : 'lost session of a living process counted as a death')
   }
 
   #moved(saga: string, before: ModelRow, after: ModelRow): void {
+    const { pointOfNoReturn = 99 } = this.#options.definitions.get(after.type) ?? {}
+    if (after.status === 'RUNNING' && after.leaseOwner === null && after.stepIndex < pointOfNoReturn) {
+      if (after.nextRunAtMs > after.timeoutAtMs) this.violated(`${saga}: waits beyond its deadline`)
+    }
     if (after.version !== before.version + 1) this.violated(`${saga}: came after v${before.version}`)
     if (before.direction === 'undo' && after.direction === 'do')
       this.violated(`${saga}: turned forward again`)
     if (before.direction === 'do' && after.direction === 'undo') {
-      const { pointOfNoReturn = 99 } = this.#options.definitions.get(after.type) ?? {}
       if (before.stepIndex >= pointOfNoReturn)
         this.violated(`${saga}: turned back past the point of no return`)
       this.reached('turned back')

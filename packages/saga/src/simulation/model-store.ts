@@ -106,9 +106,12 @@ export class ModelDatabase {
     this.bootedAtMs = options.realNowMs() - 1
   }
 
-  start(saga: NewSaga): void {
+  /** Inserts a saga, claimed from its first moment with `hold`; undefined when there is one with this id. */
+  start(saga: NewSaga, hold?: { executorId: string; leaseTtlMs: number }): SagaRow | undefined {
+    if (this.sagas.has(saga.sagaId)) return undefined
     const nowMs = this.#options.appNowMs()
-    this.#write('start', {
+    const realNowMs = this.#options.realNowMs()
+    const row = this.#write('start', {
       sagaId: saga.sagaId,
       type: saga.type,
       defVersion: saga.defVersion,
@@ -130,18 +133,19 @@ export class ModelDatabase {
       stepDeadlineMs: null,
       nextRunAtMs: nowMs,
       timeoutAtMs: nowMs + saga.timeoutMs,
-      leaseOwner: null,
-      leaseUntilMs: null,
-      fence: 0,
-      begunAtMs: null,
+      leaseOwner: hold?.executorId ?? null,
+      leaseUntilMs: hold === undefined ? null : realNowMs + hold.leaseTtlMs,
+      fence: hold === undefined ? 0 : 1,
+      begunAtMs: hold === undefined ? null : realNowMs,
       deaths: 0,
       version: 1,
       traceparent: saga.traceparent,
       createdAtMs: nowMs,
       updatedAtMs: nowMs,
-      startedAtMs: null,
+      startedAtMs: hold === undefined ? null : nowMs,
       endedAtMs: null,
     })
+    return asRead(row, nowMs)
   }
 
   claim(from: 'free' | 'any', options: ClaimOptions): SagaRow[] {

@@ -70,6 +70,12 @@ export class OutsideWorld {
     return (direction === 'do' ? shape.tries : shape.undoTries)[nth] ?? 'works'
   }
 
+  /** What a step does that takes its process along. */
+  kill(sagaId: string, process: VirtualProcess): void {
+    process.die()
+    this.#auditor.killed(sagaId)
+  }
+
   /** One try of a call or of its undo, from inside of a process. */
   touch(touch: Touch): Promise<object> {
     const { process, signal, shape } = touch
@@ -87,7 +93,10 @@ export class OutsideWorld {
         reject(signal.reason)
       }
       signal.addEventListener('abort', abort, { once: true })
-      if (behaviour === 'kills') return process.die()
+      if (behaviour === 'kills') {
+        this.kill(touch.sagaId, process)
+        return
+      }
       if (behaviour === 'hangs') return
       const settle = (error: Error | undefined): void => {
         over()
@@ -96,7 +105,7 @@ export class OutsideWorld {
         else reject(error)
       }
       this.#send(touch, behaviour, flight, settle)
-      if (behaviour === 'acts and kills') process.die()
+      if (behaviour === 'acts and kills') this.kill(touch.sagaId, process)
     })
   }
 

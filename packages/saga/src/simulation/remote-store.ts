@@ -1,14 +1,20 @@
 /* The model database as a process sees it over a network: each statement is a request and a reply, and either can be
  * late, lost or too late. */
 import { DatabaseUnavailable, isConflict } from '@cloudphone/db/errors'
+import type { SagaRow } from '../row.ts'
 import type { SagaStore } from '../store.ts'
-import type { ModelDatabase, ModelTx } from './model-store.ts'
+import type { ModelDatabase, ModelTx, NewSaga } from './model-store.ts'
 import type { Scheduler, TaskFault } from './scheduler.ts'
 import type { VirtualProcess } from './virtual-process.ts'
 
 export interface RemoteStore extends SagaStore<ModelTx> {
   /** A statement of the service's own in `tx`. */
   statement(tx: ModelTx, label: string, execute: () => void): Promise<void>
+  /** As `insertSaga`: undefined when the saga is there already. */
+  start(
+    saga: NewSaga,
+    hold: { executorId: string; leaseTtlMs: number } | undefined,
+  ): Promise<SagaRow | undefined>
 }
 
 interface Request<Result> {
@@ -132,6 +138,7 @@ export function remoteStore({
         tx,
         execute: () => database.checkpoint(point, tx),
       }),
+    start: (saga, hold) => ask({ label: `start ${saga.sagaId}`, execute: () => database.start(saga, hold) }),
     statement: (tx, label, execute) => ask({ label, tx, execute }),
     async transaction(work) {
       for (let retry = 0; ; retry += 1) {

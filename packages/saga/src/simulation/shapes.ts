@@ -46,7 +46,12 @@ export interface DefinitionShape {
 
 export interface Scenario {
   readonly definitions: readonly DefinitionShape[]
-  readonly sagas: readonly { readonly definition: number; readonly startsAtMs: number }[]
+  readonly sagas: readonly {
+    readonly definition: number
+    readonly startsAtMs: number
+    /** A process that runs sagas may take the one it starts into its own hands; the others find it. */
+    readonly startedBy: 'a process' | 'somebody else'
+  }[]
   /** The rate of each process's clock: 1 is right. As many processes as clocks. */
   readonly clocks: readonly number[]
   readonly leaseTtlMs: number
@@ -122,11 +127,18 @@ const definition: fc.Arbitrary<DefinitionShape> = fc
 
 export const scenario: fc.Arbitrary<Scenario> = fc.record({
   definitions: fc.array(definition, { minLength: 1, maxLength: 2, size: 'max' }),
-  sagas: fc.array(fc.record({ definition: fc.nat(1), startsAtMs: fc.constantFrom(0, 0, 10, 3_000) }), {
-    minLength: 1,
-    maxLength: 4,
-    size: 'max',
-  }),
+  sagas: fc.array(
+    fc.record({
+      definition: fc.nat(1),
+      startsAtMs: fc.constantFrom(0, 0, 10, 3_000),
+      startedBy: fc.constantFrom<'a process' | 'somebody else'>('a process', 'somebody else'),
+    }),
+    {
+      minLength: 1,
+      maxLength: 4,
+      size: 'max',
+    },
+  ),
   // A lease is trusted for nine tenths of its time: clocks may differ by a tenth, and here by a twentieth.
   clocks: fc.array(fc.constantFrom(1, 1, 0.95, 1.05), { minLength: 2, maxLength: 3, size: 'max' }),
   leaseTtlMs: fc.constantFrom(10_000, 10_000, 30_000),

@@ -8,7 +8,7 @@ import { Auditor } from './auditor.ts'
 import type { Choices } from './choices.ts'
 import { ModelDatabase, type ModelTx, type Weakness } from './model-store.ts'
 import { OutsideWorld } from './outside-world.ts'
-import { remoteStore } from './remote-store.ts'
+import { type RemoteStore, remoteStore } from './remote-store.ts'
 import { Scheduler } from './scheduler.ts'
 import type { DefinitionShape, Scenario } from './shapes.ts'
 import { definitionsIn, virtualOutbox } from './virtual-definitions.ts'
@@ -33,12 +33,19 @@ export interface SimulationResult {
 }
 
 const TRACEPARENT = `00-${'1'.repeat(32)}-${'2'.repeat(16)}-00`
-const MAX_STEPS = 10_000
+const MAX_STEPS = 20_000
 /** A supervisor starts another process in the dead one's place. */
 const RESTART_MS = 1_500
+/** A caller without an answer asks again. */
+const ASKED_AGAIN_MS = 3_000
 /** Plays a schedule to its end and says what it saw. The same arguments give the same result. */
 export async function simulate(options: SimulationOptions): Promise<SimulationResult> {
   return new World(options).play()
+}
+
+interface Engine {
+  readonly dispatcher: Dispatcher
+  readonly store: RemoteStore
 }
 
 class World {
@@ -51,9 +58,9 @@ class World {
   readonly #shapes: ReadonlyMap<string, DefinitionShape>
   readonly #faults = new Map<string, number>()
   readonly #processes: (VirtualProcess | undefined)[] = []
-  readonly #dispatchers = new Map<VirtualProcess, Dispatcher>()
+  readonly #engines = new Map<VirtualProcess | undefined, Engine>()
+  readonly #names = new Map<string, VirtualProcess>()
   #lastId = 0
-  #toStart: number
 
   constructor({ scenario, choices, weaknesses, trace, log }: SimulationOptions) {
     this.#log = log
@@ -78,6 +85,8 @@ class World {
       database: () => this.#database,
       definitions: this.#shapes,
       trusts: scenario.trusts,
+      isCalm: () => this.#faults.size === 0,
+      isProcessDead: (executorId) => this.#names.get(executorId.split('.')[0] ?? '')?.isDead === true,
     })
     this.#database = new ModelDatabase({
       appNowMs: () => this.#scheduler.nowMs,
@@ -96,35 +105,12 @@ class World {
         if (fate === 'accepted') this.#hint()
       },
     })
-    this.#toStart = scenario.sagas.length
   }
 
   async play(): Promise<SimulationResult> {
     for (const slot of this.#scenario.clocks.keys()) this.#launch(slot)
     for (const [at, saga] of this.#scenario.sagas.entries()) {
-      const type = `saga_${saga.definition % this.#shapes.size}`
-      const shape = this.#shapes.get(type)
-      if (shape === undefined) throw new Error(`no shape for ${type}`)
-      this.#scheduler.after(saga.startsAtMs, {
-        place: null,
-        label: '',
-        ring: () => {
-          this.#toStart -= 1
-          const sagaId = `s${at}`
-          this.#scheduler.trace(`${sagaId} is started as ${type}`)
-          this.#database.start({
-            sagaId,
-            type,
-            defVersion: 1,
-            firstStep: 'A',
-            timeoutMs: shape.timeoutMs,
-            input: { input: at },
-            // Without one the engine would make one up, which is dear, and not ours to decide.
-            traceparent: TRACEPARENT,
-          })
-          this.#hint()
-        },
-      })
+      this.#scheduler.after(saga.startsAtMs, { place: null, label: '', ring: () => this.#start(at) })
     }
     const hasEnded = await this.#scheduler.run(() => this.#isOver(), MAX_STEPS)
     if (!hasEnded) this.#auditor.violated(`not at rest after ${this.#scheduler.steps} steps`)
@@ -137,42 +123,82 @@ class World {
     }
   }
 
+  /** A caller asks until it is there: by way of a process, or of one that runs no sagas. */
+  #start(at: number): void {
+    const { definition = 0, startedBy } = this.#scenario.sagas[at] ?? {}
+    const type = `saga_${definition % this.#shapes.size}`
+    const { timeoutMs = 0 } = this.#shapes.get(type) ?? {}
+    const saga = {
+      sagaId: `s${at}`,
+      type,
+      defVersion: 1,
+      firstStep: 'A',
+      timeoutMs,
+      input: { input: at },
+      // Without one the engine would make one up, which is dear, and not ours to decide.
+      traceparent: TRACEPARENT,
+    }
+    if (this.#database.sagas.has(saga.sagaId)) return
+    const engine = startedBy === 'a process' ? this.#engines.get(this.#running(at)?.process) : undefined
+    if (engine === undefined) {
+      this.#scheduler.trace(`${saga.sagaId} is started as ${type}`)
+      this.#database.start(saga)
+      this.#hint()
+      return
+    }
+    const { leaseTtlMs } = this.#scenario
+    const { dispatcher, store } = engine
+    // As `startAlone` of engine.ts.
+    const offer = dispatcher.offer()
+    store.start(saga, offer && { executorId: offer.executorId, leaseTtlMs }).then(
+      (row) => {
+        if (row === undefined) return
+        if (offer === undefined) this.#hint()
+        else dispatcher.take(row, offer)
+      },
+      () => undefined, // the caller asks again
+    )
+    this.#scheduler.after(ASKED_AGAIN_MS, { place: null, label: '', ring: () => this.#start(at) })
+  }
+
   #isOver(): boolean {
     if (this.#auditor.violations.length > 0) return true
-    if (this.#toStart > 0 || !this.#scheduler.isQuiet) return false
+    if (this.#database.sagas.size < this.#scenario.sagas.length || !this.#scheduler.isQuiet) return false
     for (const row of this.#database.sagas.values()) if (!this.#auditor.isSettled(row)) return false
     return this.#processes.every((process) => process?.isFrozen !== true)
   }
 
   #launch(slot: number): void {
     this.#lastId += 1
+    const name = `p${this.#lastId}`
     const process = new VirtualProcess({
-      name: `p${this.#lastId}`,
+      name,
       scheduler: this.#scheduler,
       database: this.#database,
       clockRate: this.#scenario.clocks[slot] ?? 1,
       learnsAtOnce: this.#scenario.trusts,
       newId: () => {
         this.#lastId += 1
-        return `e${this.#lastId}`
+        return `${name}.e${this.#lastId}`
       },
       onDeath: () => this.#bury(process, slot),
     })
     this.#processes[slot] = process
+    this.#names.set(name, process)
     this.#scheduler.trace(`${process.name} starts`)
-    const dispatcher = this.#openEngine(process)
-    this.#dispatchers.set(process, dispatcher)
-    dispatcher.run()
+    const engine = this.#openEngine(process)
+    this.#engines.set(process, engine)
+    engine.dispatcher.run()
   }
 
   #bury(process: VirtualProcess, slot: number): void {
-    this.#dispatchers.delete(process)
+    this.#engines.delete(process)
     this.#scheduler.trace(`${process.name} is dead`)
     this.#scheduler.after(RESTART_MS, { place: null, label: '', ring: () => this.#launch(slot) })
   }
 
   /** As openSagas puts it together, without what reads views and listens for notifications. */
-  #openEngine(process: VirtualProcess): Dispatcher {
+  #openEngine(process: VirtualProcess): Engine {
     const { leaseTtlMs, sweepMs, concurrency, trusts } = this.#scenario
     const store = remoteStore({ process, database: this.#database, scheduler: this.#scheduler })
     const surroundings = {
@@ -210,7 +236,7 @@ class World {
       concurrency,
       sweepMs,
     })
-    return dispatcher
+    return { dispatcher, store }
   }
 
   #telemetry(): Telemetry {
@@ -238,8 +264,8 @@ class World {
 
   /** Something is due: told to every process, and lost on the way to some. */
   #hint(): void {
-    for (const [process, dispatcher] of this.#dispatchers) {
-      if (process.isDead) continue
+    for (const [process, { dispatcher }] of this.#engines) {
+      if (process === undefined) continue
       this.#scheduler.add({
         label: '',
         kind: 'hint',
@@ -286,7 +312,7 @@ class World {
 
   #stop(draw: number): string | undefined {
     const target = this.#running(draw)
-    const dispatcher = target && this.#dispatchers.get(target.process)
+    const dispatcher = this.#engines.get(target?.process)?.dispatcher
     if (target === undefined || dispatcher === undefined) return undefined
     void dispatcher
       .stop(3_000)

@@ -94,7 +94,7 @@ function localStep(name: string, shape: StepShape, surroundings: Surroundings): 
     const acts = behaviour !== 'fails' && behaviour !== 'refuses' && behaviour !== 'kills'
     if (acts) await change(surroundings, tx, { key: `${sagaId}:${name}`, by: direction === 'do' ? 1 : -1 })
     if (behaviour.endsWith('kills')) {
-      process.die()
+      outside.kill(sagaId, process)
       await new Promise<never>(() => undefined)
     }
     const error = failureOfBehaviour(behaviour)
