@@ -41,8 +41,10 @@ export async function writeCheckpoints(
   const written = new Map(rows.map((row) => [row.saga_id, row]))
   return points.map((point) => {
     const row = written.get(point.row.sagaId)
-    // A second checkpoint of the same saga may stand beside the one that was written, by a run that lost its lease.
-    return row?.fence === point.row.fence ? rowAfter(point, row) : undefined
+    // Beside the one that was written there may be one of a run that has lost its lease, or the same once more.
+    if (row?.fence !== point.row.fence || row.version !== point.row.version + 1) return undefined
+    written.delete(point.row.sagaId)
+    return rowAfter(point, row)
   })
 }
 
