@@ -1,5 +1,6 @@
 import type { Bus, Delivery, Verdict } from '@cloudphone/bus/bus'
-import { busContract, envelope } from '@cloudphone/bus/bus.contract'
+import { busContract } from '@cloudphone/bus/bus.contract'
+import { envelope } from '@cloudphone/bus/contract/support'
 import { drillTopology } from '@cloudphone/bus/drill/room'
 import { openRabbitBus, type RabbitBusOptions } from '@cloudphone/bus/rabbitmq/rabbit-bus'
 import { DeleteDevice } from '@cloudphone/contracts/api/devices-api'

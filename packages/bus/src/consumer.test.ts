@@ -149,7 +149,7 @@ test('an event that is delivered again has its effect once', async () => {
   expect(await metrics.render()).toMatch(/scheduler_event_duplicate_total{event_type="thing.moved".*} 2/)
 })
 
-test('a failed try leaves neither effect nor inbox row, and the next one has both', async () => {
+test('trap 16: a failed try leaves neither effect nor inbox row, and the next one has both', async () => {
   let tries = 0
   await start(
     on([Moved, Seen], async (tx, event) => {
@@ -165,7 +165,7 @@ test('a failed try leaves neither effect nor inbox row, and the next one has bot
   expect(await letters()).toEqual([])
 })
 
-test('malformed, unknown and refused events are dead letters after one try', async () => {
+test('trap 15: malformed, unknown and refused events are dead letters after one try', async () => {
   let ran = 0
   await start(
     on([Moved, Seen], async () => {
@@ -197,7 +197,7 @@ async function busRows() {
   return extra.kysely
 }
 
-test('a replayed dead letter that had been applied after all is refused by the inbox', async () => {
+test('trap 16: a replayed dead letter that had been applied after all is refused by the inbox', async () => {
   let broken = true
   await start(
     on([Moved, Seen], async (tx, event) => {

@@ -185,7 +185,7 @@ test('what does not fit its definition is refused before anything is written', a
   expect(published.map(({ data }) => data)).toEqual([{ note: 'by hand' }])
 })
 
-test('a transaction that commits late is not skipped', async () => {
+test('trap 12: a row that commits late is not skipped', async () => {
   const { relay } = await startRelay()
   const gate = Promise.withResolvers<void>()
   const written = Promise.withResolvers<void>()
@@ -205,7 +205,7 @@ test('a transaction that commits late is not skipped', async () => {
   expect(told('late')).toEqual([1])
 })
 
-test('two relays share the lanes, and each aggregate keeps its order under twenty writers', async () => {
+test('trap 12: two relays share the lanes, and each aggregate keeps its order under twenty writers', async () => {
   const [one, other] = [await startRelay({ ttlMs: 600 }), await startRelay({ ttlMs: 600 })]
   const split = async (): Promise<Map<string, number>> => {
     const { rows } = await sql<{ owner: string; lanes: number }>`
@@ -266,7 +266,7 @@ test('marks under an old epoch are refused', async () => {
   expect(await markPublished(database.kysely, ids, { owner, lanes: fresh.lanes })).toBe(1)
 })
 
-test('a row is marked only after the bus has confirmed it', async () => {
+test('trap 13: a row is marked only after the bus has confirmed it', async () => {
   const gate = Promise.withResolvers<void>()
   const asked = Promise.withResolvers<void>()
   const slow: Bus = {
@@ -324,7 +324,7 @@ test('a refused event holds up the later ones of its aggregate and no others, an
   expect(await metrics.render()).toMatch(/outbox_publish_failures_total{event_type="thing.moved".*} 3/)
 })
 
-test('an unroutable event raises the alarm, declares the topology again and then leaves', async () => {
+test('trap 13: a confirm is no route: an unroutable event raises the alarm, declares the topology again and then leaves', async () => {
   const clock = testClock(place)
   await sql`delete from bus.bus_subscription`.execute(
     await opened(
