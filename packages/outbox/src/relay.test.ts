@@ -6,7 +6,7 @@ import type { Subscription } from '@cloudphone/contracts/topology'
 import { type Database, openDatabase } from '@cloudphone/db/database'
 import { isUniqueViolation } from '@cloudphone/db/errors'
 import { holdExecutor } from '@cloudphone/db/executor'
-import { notifier } from '@cloudphone/db/listen'
+import { listener, notifier } from '@cloudphone/db/listen'
 import { APP_NOW_MIGRATIONS } from '@cloudphone/db/migrate'
 import { crashPoints } from '@cloudphone/observe/crash-point'
 import { silentLog } from '@cloudphone/observe/log'
@@ -361,6 +361,67 @@ test('while the bus is away rows wait untouched; then all leave', async () => {
   away = false
   await relay.drain()
   expect(told('a')).toEqual([1, 2])
+})
+
+test('in batches that follow each other without a pause, nothing overtakes an event that the bus refuses', async () => {
+  const clock = testClock(place)
+  let refused = 0
+  intercept = ({ subject, aggregateversion }) => {
+    if (subject !== 'a' || aggregateversion !== 2 || refused === 1) return undefined
+    refused += 1
+    return { outcome: 'failed', error: 'refused' }
+  }
+  const versions = Array.from({ length: 7 }, (_, at) => at + 1)
+  for (const version of versions) {
+    await write('a', version)
+    await write('b', version)
+  }
+  // Three rows: the refused one is in the second batch, those behind it are in every one that is selected meanwhile.
+  await startRelay({ clock, batchSize: 3 })
+  await until(() => told('b').length === 7)
+  expect(told('a')).toEqual([1])
+  await until(async () => (await statistics()).published === 8)
+  await clock.whenSleeping(1)
+  await clock.advance(1_000)
+  await until(async () => (await statistics()).published === 14)
+  expect(told('a')).toEqual(versions)
+  expect(told('b')).toEqual(versions)
+})
+
+test('trap 19: the notifications of many commits are few, empty, and none of the commits’ own', async () => {
+  const channel = outboxChannel('room')
+  let heard = 0
+  const payloads = new Set<string>()
+  const ears = listener({
+    url: place.url,
+    channels: [channel],
+    applicationName: 'ears',
+    log,
+    onNotify: (_, payload) => {
+      heard += 1
+      payloads.add(payload)
+    },
+  })
+  undo.push(() => ears.close())
+  await ears.listening()
+  // Nobody notifies: whatever comes now would come from the commits themselves.
+  const told = heard
+  await Promise.all(Array.from({ length: 20 }, (_, at) => write(`quiet ${at}`, 1)))
+  await sql`select pg_notify(${channel}, 'end')`.execute(database.kysely)
+  await until(() => payloads.has('end'))
+  expect(heard - told).toBe(1)
+  payloads.clear()
+  const notify = notifier({ url: place.url, applicationName: 'writer', log })
+  undo.push(() => notify.close())
+  wakes = [() => notify.notify(channel)]
+  const before = heard
+  const startedAtMs = performance.now()
+  await Promise.all(Array.from({ length: 200 }, (_, at) => write(`loud ${at}`, 1)))
+  await notify.drained()
+  const mostSent = 1 + Math.ceil((performance.now() - startedAtMs) / 5)
+  await until(() => heard > before)
+  expect(heard - before).toBeLessThanOrEqual(Math.min(mostSent, 199))
+  expect([...payloads]).toEqual([''])
 })
 
 test('without a wake-up the sweep finds what was written', async () => {
