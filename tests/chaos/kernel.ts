@@ -13,18 +13,18 @@ const takeOverWithinMs = timing.leaseMs + 2_000
 export const kernel: Suite = {
   summary: 'every crash point of the kernel, every fault that can act there, one instance and two',
   options: {
-    smoke: { default: '', help: 'a representative part, in under 90 s', isSwitch: true },
     only: { default: '', help: 'cells whose name has this in it, such as "outbox.after_publish kill"' },
     seed: {
       default: '',
       help: 'the visits at which an earlier run struck, as it printed them (default: new ones)',
     },
   },
+  switches: { smoke: 'a representative part, in under 90 s' },
   run: async (task) => {
     const seed = task.option('seed') === '' ? randomInt(2 ** 31) : task.number('seed')
     task.progress(`seed ${seed}`)
     const { cells: all, excluded } = matrix()
-    const wanted = task.option('smoke') === 'true' ? smoke(all) : all
+    const wanted = task.isOn('smoke') ? smoke(all) : all
     const cells = wanted.filter((cell) => nameOf(cell).includes(task.option('only')))
     const startedMs = performance.now()
     const results = await runCells({ cells, nthOf: nthBy(seed), progress: task.progress })

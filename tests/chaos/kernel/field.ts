@@ -1,9 +1,12 @@
-import { type RabbitNode, startRabbitNode } from '../../src/rabbitmq.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { silentLog } from '@cloudphone/observe/log'
+import { type RabbitNode, startRabbitNode } from '@cloudphone/testing/rabbitmq'
 import { type Broker, type CellResult, type Ground, runCell } from './cell.ts'
-import { type Cell, nameOf } from './cells.ts'
+import { type Cell, nameOf, timing } from './cells.ts'
 import { openCrew } from './crew.ts'
 import { openLane } from './lane.ts'
 import { openProvider } from './provider.ts'
+import { openBus } from './world.ts'
 
 export interface FieldOptions {
   readonly cells: readonly Cell[]
@@ -12,17 +15,17 @@ export interface FieldOptions {
   readonly progress: (line: string) => void
 }
 
-/** Two cells run side by side: most of a cell is waiting for a lease to run out. */
-const LANES = 2
+/** Cells run side by side: much of a cell is waiting for a lease to run out. */
+const LANES = 3
 
 /**
- * Carries cells out, two at a time, each lane on a PostgreSQL of its own. There is one RabbitMQ: the cells that need it go
+ * Carries cells out, several at a time, each lane on a PostgreSQL of its own. There is one RabbitMQ: the cells that need it go
  * through one lane, one after the other.
  */
 export async function runCells({ cells, nthOf, progress }: FieldOptions): Promise<CellResult[]> {
   const ordinary = cells.filter(({ bus }) => bus === 'embedded')
   const brokered = cells.filter(({ bus }) => bus === 'rabbitmq')
-  await using crew = openCrew({ spares: LANES * 2 })
+  await using crew = await openCrew({ spares: LANES + 1 })
   await using provider = await openProvider()
   await using stack = new AsyncDisposableStack()
   const results: CellResult[] = []
@@ -53,18 +56,27 @@ export async function runCells({ cells, nthOf, progress }: FieldOptions): Promis
   return results
 }
 
+/**
+ * RabbitMQ 3.10 does not find a quorum queue again that was declared in the second before a kill -9: publishers then wait
+ * for its confirms for ever. A queue of a service is older than that; so are those of the cells.
+ */
+const QUEUES_SETTLE_MS = 2_000
+
 /** A virtual host serves until a cell leaves it unclean: declaring its queues anew takes longer than a cell. */
 function brokerOn(node: RabbitNode): Broker {
   let made = 0
   let current: string | undefined
   return {
     async url() {
-      if (current === undefined) {
-        made += 1
-        ;[current] = await node.virtualHosts([`cells-${made}`])
-      }
-      if (current === undefined) throw new Error('RabbitMQ gave no virtual host')
-      return current
+      if (current !== undefined) return current
+      made += 1
+      const [url = ''] = await node.virtualHosts([`cells-${made}`])
+      const bus = openBus({ url: '', bus: { kind: 'rabbitmq', url }, timing, log: silentLog() })
+      await bus.declare()
+      await bus.close()
+      await sleep(QUEUES_SETTLE_MS)
+      current = url
+      return url
     },
     kill: () => node.kill(),
     start: () => node.start(),

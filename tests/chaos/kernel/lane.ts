@@ -38,6 +38,7 @@ export interface CellDatabase extends Pick<Clone, 'drop'> {
 const log = silentLog()
 const TEMPLATE = 'template_kernel'
 const ROLES = ['kernel_1', 'kernel_2', 'kernel_3'] as const
+const OBSERVER = 'observer'
 /** More than 8 sagas can use at a time: what is held twice shall not be hidden by a lack. */
 const POOL_DEVICES = 32
 
@@ -52,7 +53,13 @@ export async function openLane(): Promise<Lane> {
     async database() {
       const clone = await cloneTemplate(adminUrl, TEMPLATE)
       const observer = openDatabase<unknown>({
-        ...{ url: clone.url, log, schema: SCHEMA, poolSize: 2, applicationName: 'observer' },
+        ...{
+          url: retarget(clone.url, { user: OBSERVER }),
+          log,
+          schema: SCHEMA,
+          poolSize: 2,
+          applicationName: 'observer',
+        },
       })
       const observe = <Row extends object>(text: string, values: readonly unknown[] = []) =>
         insist(async () => (await observer.pool.query<Row>(text, [...values])).rows)
@@ -111,7 +118,9 @@ function roleOf(worker: number): string {
 async function makeRoles(adminUrl: DatabaseTarget): Promise<void> {
   const { password } = describeTarget(adminUrl)
   await withClient(adminUrl, 'chaos', async (client) => {
-    for (const role of ROLES)
+    // A world opens some twenty connections: at the usual 4,096 rounds their passwords cost more than its sagas.
+    await client.query('set scram_iterations = 1')
+    for (const role of [...ROLES, OBSERVER])
       await client.query(`create role ${role} superuser login password ${client.escapeLiteral(password)}`)
   })
 }

@@ -1,5 +1,6 @@
 /* A process to be hurt: loads the kernel, waits for its orders, opens a world and works in it until it is closed, or
  * worse. It may open several worlds, one after the other. */
+import { flushCompileCache } from 'node:module'
 import { type CrashAct, crashPoints } from '@cloudphone/observe/crash-point'
 import { openLog, silentLog } from '@cloudphone/observe/log'
 import type { FromWorker, Order, ToWorker } from './orders.ts'
@@ -54,6 +55,15 @@ process.on('message', (message: ToWorker) => {
       }),
   )
 })
+// As a supervisor asks: what is in hand is finished. A drain that fails ends as a crash does, for all to see.
+process.once('SIGTERM', () => {
+  void (world?.close() ?? Promise.resolve()).then(
+    () => process.exit(0),
+    () => process.kill(process.pid, 'SIGKILL'),
+  )
+})
 // A drill that is gone must not leave us behind.
 process.on('disconnect', () => process.exit(0))
+// Now, since most of us will not live to do it at our end.
+flushCompileCache()
 say({ kind: 'loaded' })
