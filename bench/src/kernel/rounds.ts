@@ -74,17 +74,14 @@ async function playRound<Order, Outcome>(
   { contestant, order, databases }: Entry<Order, Outcome>,
   { stage, servers = [] }: Setting,
 ): Promise<Round<Outcome> & { others: Others }> {
-  const commits = async (): Promise<number> => {
-    const counts = await Promise.all(databases.map((database) => stage.commits(database)))
-    return counts.reduce((sum, one) => sum + one, 0)
-  }
   const cpu = async (): Promise<{ all: number; node: number }> => {
     const [node = 0, ...others] = await Promise.all([contestant.pid, stage.pid, ...servers].map(familyCpuMs))
     return { node, all: others.reduce((sum, one) => sum + one, node) }
   }
   await contestant.clear(order)
+  await stage.analyze(databases)
   await stage.checkpoint()
-  const commitsBefore = await commits()
+  const commitsBefore = await stage.commits(databases)
   await contestant.open(order)
   await quiet()
   const watch = await watchOthers()
@@ -97,7 +94,7 @@ async function playRound<Order, Outcome>(
     cpuMs: cpuAfter.all - cpuBefore.all,
     nodeMs: cpuAfter.node - cpuBefore.node,
     walBytes: walAfter - walBefore,
-    commits: (await commits()) - commitsBefore,
+    commits: (await stage.commits(databases)) - commitsBefore,
   }
   await contestant.audit(outcome)
   return { outcome, cost, others }

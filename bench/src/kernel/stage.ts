@@ -1,6 +1,7 @@
 import { chmod, mkdtemp, open, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { withClient } from '@cloudphone/db/client'
 import { startEmbeddedPostgres } from '@cloudphone/db/embedded/postgres'
 import { type DatabaseTarget, retarget } from '@cloudphone/db/target'
@@ -17,11 +18,19 @@ export interface Stage extends AsyncDisposable {
   checkpoint(): Promise<void>
   /** Bytes of write-ahead log so far. */
   walBytes(): Promise<number>
-  /** Transactions committed in a database, as the connections that have ended told. */
-  commits(database: string): Promise<number>
+  /** Looks at the tables of databases, as autovacuum does in the long run: nobody shall plan by guesses. */
+  analyze(databases: readonly string[]): Promise<void>
+  /**
+   * Transactions committed in databases that nobody is connected to any more: a connection may keep to itself for a second
+   * what it has done, and tells the rest when it ends.
+   */
+  commits(databases: readonly string[]): Promise<number>
   /** What PostgreSQL says of itself, and what a write to its disk costs. */
   facts(): Promise<Record<string, string>>
 }
+
+const LEAVE_WITHIN_MS = 10_000
+const LOOK_AGAIN_MS = 10
 
 /** Starts it: fsync and synchronous_commit on. */
 export async function openStage(): Promise<Stage> {
@@ -44,10 +53,26 @@ export async function openStage(): Promise<Stage> {
       await ask('checkpoint')
     },
     walBytes: async () => Number((await ask(`select pg_current_wal_insert_lsn() - '0/0' as value`))[0]),
-    commits: async (database) =>
-      Number(
-        (await ask('select xact_commit as value from pg_stat_database where datname = $1', [database]))[0],
-      ),
+    async analyze(databases) {
+      for (const database of databases)
+        await withClient(retarget(server.adminUrl, { database }), 'bench', (client) =>
+          client.query('analyze'),
+        )
+    },
+    async commits(databases) {
+      const connected = `select count(*) as value from pg_stat_activity
+        where datname = any($1) and backend_type = 'client backend'`
+      const deadlineMs = performance.now() + LEAVE_WITHIN_MS
+      while (Number((await ask(connected, [databases]))[0]) > 0) {
+        if (performance.now() > deadlineMs)
+          throw new Error(
+            `somebody is still connected to ${databases.join(' or ')} after ${LEAVE_WITHIN_MS} ms`,
+          )
+        await sleep(LOOK_AGAIN_MS)
+      }
+      const committed = 'select sum(xact_commit) as value from pg_stat_database where datname = any($1)'
+      return Number((await ask(committed, [databases]))[0])
+    },
     async facts() {
       const names = ['fsync', 'synchronous_commit', 'wal_sync_method', 'shared_buffers', 'max_wal_size']
       const version = await ask<string>(`select current_setting('server_version') as value`)

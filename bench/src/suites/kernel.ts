@@ -27,29 +27,52 @@ export const kernel: Suite = {
     const wanted = chosen(task)
     const extent = await extentOf(task)
     const disturbances = new Disturbances()
-    await using stage = await openStage()
-    await using broker = wanted.some((name) => overRabbit.has(name)) ? await openBrokerNode() : undefined
+    using interruption = awaitInterruption()
+    await using servers = new AsyncDisposableStack()
+    const stage = servers.use(await openStage())
+    const broker = wanted.some((name) => overRabbit.has(name))
+      ? servers.use(await openBrokerNode())
+      : undefined
     const facts = {
       ...(await stage.facts()),
       ...(broker && { RabbitMQ: broker.version }),
       peers: await peerVersions(),
     }
-    const setting: Setting = {
-      ...{ stage, task, disturbances },
-      rounds: task.isOn('quick') ? 2 : task.number('rounds'),
-    }
-    const figures: Figure[] = []
-    for (const name of wanted) {
-      const found = await measurements[name](setting, extent, broker)
-      for (const { name: what, ours, peer } of found)
-        task.progress(
-          `  ${what}: ${ours.toPrecision(4)}${peer === undefined ? '' : ` beside ${peer.toPrecision(4)}`}`,
-        )
-      figures.push(...found)
-    }
+    const rounds = task.isOn('quick') ? 2 : task.number('rounds')
+    const measuring = measureAll(wanted, { setting: { stage, task, disturbances, rounds }, extent, broker })
+    measuring.catch(() => undefined) // heard by the race, unless an interruption has won it
+    const figures = await Promise.race([measuring, interruption.interrupted])
     const notes = wanted.includes('takeover') ? { "the peers' take-over": PEERS_TAKE_OVER } : {}
     return { figures, facts: { ...facts, ...notes, disturbed: disturbances.toString() } }
   },
+}
+
+async function measureAll(
+  wanted: readonly Measurement[],
+  { setting, extent, broker }: { setting: Setting; extent: Extent; broker: Broker | undefined },
+): Promise<Figure[]> {
+  const figures: Figure[] = []
+  for (const name of wanted) {
+    const found = await measurements[name](setting, extent, broker)
+    for (const { name: what, ours, peer } of found)
+      setting.task.progress(
+        `  ${what}: ${ours.toPrecision(4)}${peer === undefined ? '' : ` beside ${peer.toPrecision(4)}`}`,
+      )
+    figures.push(...found)
+  }
+  return figures
+}
+
+/** PostgreSQL runs apart from us: whoever interrupts the suite shall not leave it behind, so an interruption is an error. */
+function awaitInterruption(): Disposable & { readonly interrupted: Promise<never> } {
+  const { promise, reject } = Promise.withResolvers<never>()
+  promise.catch(() => undefined) // heard by the race
+  const end = (signal: NodeJS.Signals): void => reject(new Error(`interrupted by ${signal}`))
+  process.once('SIGINT', end).once('SIGTERM', end)
+  return {
+    interrupted: promise,
+    [Symbol.dispose]: () => process.off('SIGINT', end).off('SIGTERM', end),
+  }
 }
 
 /** How much of the full work, and whether profiles are taken. */
