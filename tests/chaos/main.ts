@@ -1,5 +1,6 @@
 import { runProgram } from '@cloudphone/bench/harness/program'
 import { creation } from './creation.ts'
+import { guards } from './guards.ts'
 import { kernel } from './kernel.ts'
 import { simulation } from './simulation.ts'
 

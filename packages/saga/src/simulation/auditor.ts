@@ -146,7 +146,9 @@ export class Auditor {
   #moved(saga: string, before: ModelRow, after: ModelRow): void {
     const { pointOfNoReturn = 99 } = this.#options.definitions.get(after.type) ?? {}
     if (after.status === 'RUNNING' && after.leaseOwner === null && after.stepIndex < pointOfNoReturn) {
-      if (after.nextRunAtMs > after.timeoutAtMs) this.violated(`${saga}: waits beyond its deadline`)
+      const { nowMs } = this.#options.scheduler
+      if (after.nextRunAtMs > Math.max(after.timeoutAtMs, nowMs))
+        this.violated(`${saga}: waits beyond its deadline`)
     }
     if (after.version !== before.version + 1) this.violated(`${saga}: came after v${before.version}`)
     if (before.direction === 'undo' && after.direction === 'do')

@@ -4,7 +4,7 @@ import { silentLog } from '@cloudphone/observe/log'
 import fc from 'fast-check'
 import { choices } from './choices.ts'
 import type { Weakness } from './model-store.ts'
-import { scenario } from './shapes.ts'
+import { scenario as drawnScenario, type Scenario } from './shapes.ts'
 import { simulate } from './simulate.ts'
 
 export interface SimulationRun {
@@ -15,6 +15,8 @@ export interface SimulationRun {
   readonly path?: string | undefined
   /** Lets the store be broken, to show that this is seen. */
   readonly weaknesses?: ReadonlySet<Weakness> | undefined
+  /** Changes what was drawn, to show that the simulation sees a world that is not as the engine takes it to be. */
+  readonly alter?: (scenario: Scenario) => Scenario
   /** Ends at the first failure without looking for a simpler one. */
   readonly shrinks?: 'to the simplest' | 'not at all'
 }
@@ -42,16 +44,69 @@ export interface SimulationFailure {
   readonly counterexample: string
 }
 
+/** What a schedule can do to the world. */
+export const EVERY_FAULT: readonly string[] = [
+  'process killed',
+  'process frozen',
+  'process stopped',
+  'session lost',
+  'database restarted',
+  'request lost',
+  'request timed out',
+  'reply lost',
+  'serialization failure',
+  'effect request lost',
+  'effect request doubled',
+  'effect reply lost',
+  'bus message doubled',
+  'hint lost',
+  'delayed',
+]
+
+/** Where schedules must get to, or they are too tame. */
+export const EVERY_STATE: readonly string[] = [
+  'COMPLETED',
+  'COMPENSATED',
+  'COMPENSATION_STUCK',
+  'QUARANTINED',
+  'alarm: stuck',
+  'alarm: quarantined',
+  'alarm: no_return',
+  'turned back',
+  'deadline flipped it',
+  'taken over after its lease',
+  'taken over from a dead executor',
+  'death counted',
+  'stopped cleanly',
+  'run given up for want of a database',
+  'effect repeated, and found there',
+  'undo of what never was',
+  'stale fence refused by the target',
+  'late effect refused by a tombstone',
+  'stale try by a process that had stood still',
+  'tries side by side, one of a process that stood still',
+  'reply accepted',
+  'reply duplicate',
+  'reply late',
+]
+
 /** The most decisions that a schedule draws; after them everything goes its ordinary way, until all has come to rest. */
 const MAX_CHOICES = 400
 
 /** Plays so many schedules, or the one that a path names, and stops at the first that breaks an invariant. */
 export async function simulateMany(run: SimulationRun): Promise<SimulationReport> {
-  const { schedules, seed, path, weaknesses = new Set(), shrinks = 'to the simplest' } = run
+  const {
+    schedules,
+    seed,
+    path,
+    weaknesses = new Set(),
+    alter = (one) => one,
+    shrinks = 'to the simplest',
+  } = run
   const report: SimulationReport = { schedules: 0, steps: 0, faults: {}, states: {}, failure: undefined }
   const log = silentLog()
-  const property = fc.asyncProperty(scenario, choices(MAX_CHOICES), async (scenario, choices) => {
-    const result = await simulate({ scenario, choices, weaknesses, log })
+  const property = fc.asyncProperty(drawnScenario, choices(MAX_CHOICES), async (drawn, choices) => {
+    const result = await simulate({ scenario: alter(drawn), choices, weaknesses, log })
     report.schedules += 1
     report.steps += result.steps
     add(report.faults, result.faults)
@@ -67,10 +122,10 @@ export async function simulateMany(run: SimulationRun): Promise<SimulationReport
     }),
   )
   if (details.counterexample !== null && details.counterexamplePath !== null) {
-    const [scenario, choices] = details.counterexample
+    const [drawn, choices] = details.counterexample
     const timeline: string[] = []
     const { violations } = await simulate({
-      scenario,
+      scenario: alter(drawn),
       choices,
       weaknesses,
       log,
