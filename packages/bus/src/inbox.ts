@@ -46,7 +46,7 @@ export async function enterInboxes(
     select ${consumer}, event.time, event.id
     from bounded, unnest(
       ${sorted.map(({ eventTime }) => eventTime)}::timestamptz[],
-      ${sorted.map(({ eventId }) => eventId)}::uuid[]
+      ${`{${sorted.map(({ eventId }) => eventId).join()}}`}::uuid[]
     ) as event (time, id)
     on conflict do nothing
     returning event_id as id`.execute(tx)

@@ -50,7 +50,7 @@ export async function unpublishedRows(
     from event_outbox waiting
     where status <> 'published' and lane = any(${lanes.map(({ lane }) => lane)}::smallint[])
       and (next_retry_at is null or next_retry_at <= app_now())
-      ${besides.length === 0 ? sql`` : sql`and id <> all(${besides.map(({ id }) => id)}::uuid[])`}
+      ${besides.length === 0 ? sql`` : sql`and id <> all(${`{${besides.map(({ id }) => id).join()}}`}::uuid[])`}
       and not exists (${failedBefore})
     order by position
     limit ${limit}`.execute(db)
@@ -95,7 +95,7 @@ export async function markPublished(
     from outbox_lane held
     join unnest(${lanes.map(({ lane }) => lane)}::smallint[], ${lanes.map(({ epoch }) => epoch)}::bigint[])
       as mine (lane, epoch) on mine.lane = held.lane and mine.epoch = held.epoch
-    where event_outbox.id = any(${ids}::uuid[]) and event_outbox.lane = held.lane and held.owner = ${owner}
+    where event_outbox.id = any(${`{${ids.join()}}`}::uuid[]) and event_outbox.lane = held.lane and held.owner = ${owner}
       and event_outbox.status <> 'published'`.execute(db)
   return Number(numAffectedRows)
 }

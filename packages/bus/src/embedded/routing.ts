@@ -24,18 +24,22 @@ export interface Routed {
   readonly heard: ReadonlySet<string>
 }
 
-/** Puts events into the queues that hear them, in order and in one statement; an event that a queue holds already is left alone. */
+/**
+ * Puts events into the queues that hear them, in order and in one statement; an event that a queue holds already is left
+ * alone. Their JSON goes as lines of one text, which holds no line break of its own: as an array, every quotation mark in
+ * it was escaped here and unescaped there, which took a sixth of our time (measured).
+ */
 export async function insertDeliveries(
   db: QueryExecutorProvider,
   envelopes: readonly EventEnvelope[],
 ): Promise<Routed> {
   const { rows } = await sql<{ queues: string[] | null; heard: string[] | null }>`
     with event as (
-      select * from unnest(
-        ${envelopes.map(({ id }) => id)}::uuid[],
-        ${envelopes.map(({ type }) => type)}::text[],
-        ${envelopes.map(({ aggregatetype, subject }) => `${aggregatetype}:${subject}`)}::text[],
-        ${envelopes.map((envelope) => JSON.stringify(envelope))}::text[]
+      select * from rows from (
+        unnest(${`{${envelopes.map(({ id }) => id).join()}}`}::uuid[]),
+        unnest(${envelopes.map(({ type }) => type)}::text[]),
+        unnest(${envelopes.map(({ aggregatetype, subject }) => `${aggregatetype}:${subject}`)}::text[]),
+        string_to_table(${envelopes.map((envelope) => JSON.stringify(envelope)).join('\n')}::text, ${'\n'})
       ) with ordinality as event (id, type, aggregate, envelope, ordinal)
     ), inserted as (
       insert into bus_delivery (queue, event_id, event_type, aggregate, envelope)
