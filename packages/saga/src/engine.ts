@@ -234,7 +234,7 @@ export function openSagas<Schema>(options: SagasOptions<Schema>): Sagas {
     })
   }
   const hasEnded = (progress: SagaProgress): boolean => progress.hasEnded
-  const writeSeed = groupCommit((seeds: readonly Seed[]) => writeSeeds(db, seeds))
+  const writeSeed = groupCommit((seeds: readonly Seed[]) => writeSeeds(database.prepared, seeds))
   const birth = (definition: { type: string }, offer: Offer | undefined) => ({
     newId: () => ids.next(),
     traceparent: currentTraceparent() ?? startingTrace(options.tracer, definition),

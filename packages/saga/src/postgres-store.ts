@@ -14,7 +14,7 @@ export function postgresStore<Schema>(database: Database<Schema>): SagaStore<Tx<
     renew: (leases) => renew(db, leases),
     giveBack: (lease) => giveBack(db, lease),
     readHeld: (lease) => readHeld(db, lease),
-    checkpoint: groupCommit((points) => writeCheckpoints(db, points)),
+    checkpoint: groupCommit((points) => writeCheckpoints(database.prepared, points)),
     checkpointIn: async (tx, point) => (await writeCheckpoints(tx, [point]))[0],
     transaction: (work) => database.transaction(work),
   }
