@@ -20,6 +20,8 @@ export interface Findings {
   readonly figures: readonly Figure[]
   /** What the reader should know besides, such as the version of a server or a seed. */
   readonly facts?: Readonly<Record<string, string>>
+  /** Markdown that a report has below the figures, such as a table of what they count. */
+  readonly detail?: string
 }
 
 /** One set of figures, or one drill. */
@@ -69,12 +71,12 @@ async function runNamed(program: Program, argv: readonly string[]): Promise<numb
     return 0
   }
   const machine = machineFacts()
-  const { figures, facts } = await suite.run(taskOf(suite, values, switches))
+  const { figures, facts, detail } = await suite.run(taskOf(suite, values, switches))
   const rows = figures.map(judge)
   const all = { ...machine, ...facts, command: [program.command, '--', ...argv].join(' ') }
   process.stdout.write(`${factLines(all)}\n\n${drawTable(rows)}\n`)
   if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(rows, null, 2)}\n`)
-  if (values.report !== undefined) await writeReport(values.report, name, all, rows)
+  if (values.report !== undefined) await writeReport(values.report, name, all, rows, detail)
   const missed = rows.filter((row) => !row.holds)
   process.stdout.write(missed.length === 0 ? '\nAll hold.\n' : `\n${missed.length} missed.\n`)
   return missed.length === 0 ? 0 : 1
@@ -167,12 +169,14 @@ async function writeReport(
   name: string,
   facts: Readonly<Record<string, string>>,
   rows: readonly Row[],
+  detail = '',
 ): Promise<void> {
   const page = await readFile(path, 'utf8')
   const [open, close] = [`<!-- ${name} -->`, `<!-- /${name} -->`]
   const [start, end] = [page.indexOf(open), page.indexOf(close)]
   if (start === -1 || end < start) throw new UsageError(`${path} has no section ${open} ... ${close}`)
   const list = Object.entries(facts).map(([key, value]) => `- ${key}: ${value}`)
-  const section = [open, '', ...list, '', markdownTable(rows), '', ''].join('\n')
+  const below = detail === '' ? [] : [detail, '']
+  const section = [open, '', ...list, '', markdownTable(rows), '', ...below, ''].join('\n')
   await writeFile(path, page.slice(0, start) + section + page.slice(end))
 }
