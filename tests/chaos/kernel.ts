@@ -29,11 +29,15 @@ export const kernel: Suite = {
     const startedMs = performance.now()
     const results = await runCells({ cells, nthOf: nthBy(seed), progress: task.progress })
     const spentMs = performance.now() - startedMs
-    for (const { cells, what, reason } of excluded) task.progress(`not run: ${cells} x ${what}: ${reason}`)
     return {
       facts: {
         seed: String(seed),
-        excluded: excluded.map(({ cells, what, reason }) => `${cells} x ${what} (${reason})`).join('; '),
+        ...Object.fromEntries(
+          excluded.map(({ cells, what, reason }, at) => [
+            `left out ${at + 1}`,
+            `${cells} x ${what}: ${reason}`,
+          ]),
+        ),
       },
       figures: figuresOf(results, { spentMs, of: all.length }),
     }

@@ -1,6 +1,6 @@
 /* Judges a world after its sagas have ended, by what an outsider can see: the database, the provider's books and the broker.
  * It never asks a worker. */
-import type { QueueStatistics } from '@cloudphone/bus/bus'
+import type { Bus } from '@cloudphone/bus/bus'
 import type { CellDatabase } from './lane.ts'
 import type { Touch } from './provider.ts'
 import { kernelTopology, type Wish } from './world.ts'
@@ -27,7 +27,7 @@ export interface Promised {
 export interface Evidence {
   readonly query: CellDatabase['query']
   /** What the broker still holds after everybody has closed. */
-  readonly left: readonly QueueStatistics[]
+  readonly bus: Pick<Bus, 'statistics'>
   readonly history: readonly Touch[]
   readonly promised: readonly Promised[]
   /** The bus may let an event overtake one of its aggregate that is tried again. */
@@ -214,7 +214,7 @@ async function judgeCreations({ query }: Evidence, sagas: readonly SagaFound[]):
 }
 
 /** I4, I5, I10: every event leaves the outbox and is applied once in every queue that hears it, in the order of writing. */
-async function judgeEvents({ query, left, mayOvertake = false }: Evidence): Promise<Complaint[]> {
+async function judgeEvents({ query, bus, mayOvertake = false }: Evidence): Promise<Complaint[]> {
   const events = await query<{
     id: string
     type: string
@@ -230,6 +230,7 @@ async function judgeEvents({ query, left, mayOvertake = false }: Evidence): Prom
   const wanted = events.flatMap(({ id, type }) => queuesOf(type).map((queue) => `${type} ${id} in ${queue}`))
   const types = new Map(events.map(({ id, type }) => [id, type]))
   const applied = effects.map(({ queue, event }) => `${types.get(event)} ${event} in ${queue}`)
+  const left = await bus.statistics()
   const complaints = compare(wanted, applied, 'an effect')
   for (const { id, type, status } of events)
     if (status !== 'published') complaints.push({ kind: 'lost', text: `${type} ${id} is ${status}` })
