@@ -18,11 +18,16 @@ export async function openBrokerNode(): Promise<Broker> {
     await rm(folder, { recursive: true, force: true })
     throw error
   })
-  const version = await node.control('version')
-  return {
-    pid: await node.pid(),
-    version: version.trim(),
-    virtualHosts: (...names) => node.virtualHosts(names),
-    [Symbol.asyncDispose]: () => node.close(),
+  try {
+    const version = await node.control('version')
+    return {
+      pid: await node.pid(),
+      version: version.trim(),
+      virtualHosts: (...names) => node.virtualHosts(names),
+      [Symbol.asyncDispose]: () => node.close(),
+    }
+  } catch (error) {
+    await node.close()
+    throw error
   }
 }

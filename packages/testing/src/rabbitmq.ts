@@ -58,7 +58,12 @@ export async function startRabbitNode(options: RabbitNodeOptions = {}): Promise<
   const kill = async (): Promise<void> => {
     if (server?.exitCode !== null || server.signalCode !== null) return
     const ended = once(server, 'exit')
-    endNow(await pid())
+    try {
+      endNow(await pid())
+    } catch (error) {
+      // Without its pid file it is ending by itself: a signal to our process group reached it too.
+      if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
+    }
     await ended
   }
   const start = async (): Promise<void> => {
