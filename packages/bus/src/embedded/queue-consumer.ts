@@ -1,29 +1,18 @@
 import { EventEnvelope } from '@cloudphone/contracts/event'
 import type { Clock } from '@cloudphone/observe/clock'
-import type { Logger } from '@cloudphone/observe/log'
-import type { QueryExecutorProvider } from 'kysely'
 import type { Consumer, Delivery, Fate, HandleBatch, Verdict } from '../bus.ts'
-import type { BusCounts } from '../bus-metrics.ts'
 import { openLines } from '../lines.ts'
 import { openWake } from '../wake.ts'
 import { type Claimed, settleAndClaim } from './deliveries.ts'
-import { settleOthers } from './settlement.ts'
+import { type Finished, type SettlementOptions, settleOthers } from './settlement.ts'
 
-export interface QueueConsumerOptions {
-  readonly db: QueryExecutorProvider
-  readonly queue: string
-  /** What fails for good becomes a dead letter; else it is logged, counted and gone. */
-  readonly critical: boolean
+export interface QueueConsumerOptions extends SettlementOptions {
   readonly handle: (delivery: Delivery) => Promise<Verdict>
   readonly together: HandleBatch | undefined
   readonly prefetch: number
-  /** Waits before the 2nd, 3rd ... try. After the last one a failure is for good. */
-  readonly retryDelaysMs: readonly number[]
   /** The executor to claim under; null while there is none, or its heartbeat is not known to be young. */
   readonly executor: () => string | null
   readonly clock: Clock
-  readonly log: Logger
-  readonly counts: BusCounts
 }
 
 export interface QueueConsumer extends Consumer {
@@ -35,14 +24,6 @@ export interface QueueConsumer extends Consumer {
 interface InHand {
   readonly claimed: Claimed
   readonly read: Delivery | Error
-}
-
-/** A delivery and what became of it, to be written to the database. */
-export interface Finished {
-  readonly claimed: Claimed
-  readonly verdict: Verdict
-  /** It was tried and comes again, so its aggregate stands still until that is written. */
-  readonly breaks: boolean
 }
 
 const FIRST_BACKOFF_MS = 50

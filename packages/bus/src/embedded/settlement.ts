@@ -1,6 +1,27 @@
+import type { Logger } from '@cloudphone/observe/log'
+import type { QueryExecutorProvider } from 'kysely'
 import type { Verdict } from '../bus.ts'
+import type { BusCounts } from '../bus-metrics.ts'
 import { buryDelivery, type Claimed, delayDelivery, releaseDeliveries, settleAndClaim } from './deliveries.ts'
-import type { Finished, QueueConsumerOptions } from './queue-consumer.ts'
+
+export interface SettlementOptions {
+  readonly db: QueryExecutorProvider
+  readonly queue: string
+  /** What fails for good becomes a dead letter; else it is logged, counted and gone. */
+  readonly critical: boolean
+  /** Waits before the 2nd, 3rd ... try. After the last one a failure is for good. */
+  readonly retryDelaysMs: readonly number[]
+  readonly log: Logger
+  readonly counts: BusCounts
+}
+
+/** A delivery and what became of it, to be written to the database. */
+export interface Finished {
+  readonly claimed: Claimed
+  readonly verdict: Verdict
+  /** It was tried and comes again, so its aggregate stands still until that is written. */
+  readonly breaks: boolean
+}
 
 // Whoever released it was not ready: to claim it at once again would only burn time.
 const RELEASE_DELAY_MS = 50
@@ -10,7 +31,7 @@ const RELEASE_DELAY_MS = 50
  * repeated. Returns after which delays there is something to claim again.
  */
 export async function settleOthers(
-  options: QueueConsumerOptions,
+  options: SettlementOptions,
   finished: readonly Finished[],
 ): Promise<readonly number[]> {
   const { db, queue } = options
@@ -31,7 +52,7 @@ export async function settleOthers(
 
 /** Returns after how long it is tried again; undefined when never. */
 async function settleFailure(
-  { db, queue, critical, retryDelaysMs, log, counts }: QueueConsumerOptions,
+  { db, queue, critical, retryDelaysMs, log, counts }: SettlementOptions,
   { position, eventId, executor, failures }: Claimed,
   { verdict, error }: Extract<Verdict, { error: Error }>,
 ): Promise<number | undefined> {
