@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: pieces of code, quoted as they stand in their files
 import type { Guard } from './guard.ts'
 
 const BUS = 'packages/bus/migrations/embedded/0001-bus.sql'

@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: pieces of code, quoted as they stand in their files
 import type { Guard } from './guard.ts'
 
 const ROWS = 'packages/lease/src/lease-rows.ts'
@@ -29,7 +30,10 @@ export const leaseGuards: readonly Guard[] = [
     file: ROWS,
     find: 'where lease.name = held.name and lease.epoch = held.epoch and lease.holder = ${holder}\n    returning',
     replace: 'where lease.name = held.name\n    returning',
-    tests: tested('a frozen holder is replaced after its ttl'),
+    tests: {
+      files: ['packages/lease/src/lease-rows.test.ts'],
+      named: 'who has lost a lease cannot renew it',
+    },
   },
   {
     name: 'lease: a write under an old epoch is refused',

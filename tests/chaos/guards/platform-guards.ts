@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: pieces of code, quoted as they stand in their files
 import type { Guard } from './guard.ts'
 
 const tested = (file: string, named: string): Guard['tests'] => ({ files: [`${file}.test.ts`], named })

@@ -1,0 +1,77 @@
+import { type DeviceId, systemIds } from '@cloudphone/contracts/id'
+import { type Database, openDatabase } from '@cloudphone/db/database'
+import { APP_NOW_MIGRATIONS } from '@cloudphone/db/migrate'
+import { silentLog } from '@cloudphone/observe/log'
+import { createTestDatabase, type TestDatabase } from '@cloudphone/testing/postgres'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { registerNode } from './node-repo.ts'
+import type { DevicesSchema } from './schema.ts'
+
+/* What the tables refuse, whatever the code above believes: each of these is an invariant of the platform. */
+
+let own: TestDatabase
+let database: Database<DevicesSchema>
+
+beforeAll(async () => {
+  own = await createTestDatabase({
+    schema: 'devices',
+    migrations: [APP_NOW_MIGRATIONS, new URL('./migrations/', import.meta.url)],
+  })
+  const log = silentLog()
+  database = openDatabase({ url: own.url, schema: 'devices', poolSize: 2, applicationName: 'guards', log })
+})
+afterAll(async () => {
+  await database.close()
+  await own.drop()
+})
+
+async function makeDevice(): Promise<DeviceId> {
+  const id = systemIds.next<'device'>()
+  await database.pool.query(
+    `insert into devices (id, tenant_id, created_by, creation_saga_id, name, status, type, provider_type, cpu_cores,
+       memory_mb, storage_mb, resolution, dpi, android_version)
+     values ($1, $1, $1, 'saga', 'one', 'CREATING', 'phone', 'simulated', 2, 4096, 1024, '360x640', 240, '11')`,
+    [id],
+  )
+  return id
+}
+
+test('a phone takes room on a node once', async () => {
+  await registerNode(database.kysely, {
+    id: systemIds.next(),
+    name: 'local',
+    provider_type: 'simulated',
+    reach_address: '127.0.0.1',
+    cpu_total: 8,
+    memory_total_mb: 16_384,
+    phones_total: 4,
+  })
+  const deviceId = await makeDevice()
+  const hold = () =>
+    database.pool.query(
+      'insert into node_holdings (device_id, node_id, cpu, memory_mb) select $1, id, 2, 4096 from nodes',
+      [deviceId],
+    )
+  await hold()
+  await expect(hold()).rejects.toMatchObject({ constraint: 'node_holdings_pkey' })
+})
+
+test('an allocation holds one phone', async () => {
+  const allocation = systemIds.next<'allocation'>()
+  const hold = async (id: DeviceId) =>
+    await database.pool.query('update devices set allocation_id = $2, holder_user_id = $2 where id = $1', [
+      id,
+      allocation,
+    ])
+  await hold(await makeDevice())
+  const another = await makeDevice()
+  await expect(hold(another)).rejects.toMatchObject({ constraint: 'idx_devices_allocation' })
+})
+
+test('a thing at the provider belongs to one phone', async () => {
+  const bind = async (id: DeviceId) =>
+    await database.pool.query("update devices set external_id = 'thing 1' where id = $1", [id])
+  await bind(await makeDevice())
+  const another = await makeDevice()
+  await expect(bind(another)).rejects.toMatchObject({ constraint: 'devices_external_id_key' })
+})
