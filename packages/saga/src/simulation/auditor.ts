@@ -2,7 +2,6 @@
  * outside world, never what an engine thinks. */
 import { QUARANTINE_DEATHS } from '../decide.ts'
 import type { ModelDatabase, ModelRow, Write } from './model-store.ts'
-import type { OutsideWorld, Touch } from './outside-world.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { DefinitionShape } from './shapes.ts'
 import type { VirtualProcess } from './virtual-process.ts'
@@ -17,11 +16,17 @@ export interface AuditorOptions {
   readonly isProcessDead: (executorId: string) => boolean
 }
 
-interface Try {
+/** One try of an outside effect. */
+export interface Try {
   readonly process: VirtualProcess
   readonly sagaId: string
+  readonly step: string
+  readonly direction: 'do' | 'undo'
   readonly fence: number
 }
+
+/** Key to how often it was made; absent when it is not there. */
+type Things = ReadonlyMap<string, number>
 
 const ENDED: ReadonlySet<string> = new Set(['COMPLETED', 'COMPENSATED'])
 /** The name of a step by its place. */
@@ -72,7 +77,8 @@ export class Auditor {
   }
 
   /** A try of an outside effect begins; answers what to call when it is over. */
-  tryBegins({ process, sagaId, step, direction, fence }: Touch): () => void {
+  tryBegins(own: Try): () => void {
+    const { process, sagaId, step, direction, fence } = own
     const { database, trusts } = this.#options
     const key = `${sagaId}:${step}:${direction}`
     this.#tryCounts.set(key, (this.#tryCounts.get(key) ?? 0) + 1)
@@ -93,7 +99,6 @@ export class Auditor {
         )
       }
     }
-    const own = { process, sagaId, fence }
     this.#tries.add(own)
     return () => this.#tries.delete(own)
   }
@@ -113,8 +118,8 @@ export class Auditor {
     return row.status === 'COMPENSATION_STUCK' && this.#shapeAt(row)?.undoIsBroken === true
   }
 
-  /** When everything has come to rest. */
-  ended(world: OutsideWorld): void {
+  /** When everything has come to rest, with what is there outside. */
+  ended(outside: Things): void {
     const database = this.#options.database()
     for (const row of database.sagas.values()) {
       this.reached(row.status)
@@ -124,7 +129,7 @@ export class Auditor {
       }
       const shape = this.#options.definitions.get(row.type)
       if (shape === undefined) continue
-      this.#checkEffects(row, shape, world, database)
+      this.#checkEffects(row, shape, outside)
       this.#checkLog(row, shape, database)
     }
   }
@@ -176,10 +181,11 @@ export class Auditor {
     return this.#options.definitions.get(row.type)?.steps[row.undoIndex ?? row.stepIndex]
   }
 
-  #checkEffects(row: ModelRow, shape: DefinitionShape, world: OutsideWorld, database: ModelDatabase): void {
+  #checkEffects(row: ModelRow, shape: DefinitionShape, outside: Things): void {
+    const { things } = this.#options.database()
     const { sagaId, status } = row
     if (!ENDED.has(status)) return
-    const count = (key: string): number => database.things.get(key) ?? 0
+    const count = (key: string): number => things.get(key) ?? 0
     const expected = (what: string, is: number, wanted: number): void => {
       if (is !== wanted)
         this.violated(`${sagaId} ended ${status}: ${what} is there ${is} times, not ${wanted}`)
@@ -189,7 +195,7 @@ export class Auditor {
       const key = `${sagaId}:${STEP_NAMES[at]}`
       if (completed === 0 && !step.undoable) continue
       if (step.kind === 'local') expected(key, count(key), completed)
-      else expected(key, world.things.get(key) ?? 0, completed)
+      else expected(key, outside.get(key) ?? 0, completed)
       if (step.kind === 'call' && step.records)
         expected(`record of ${key}`, count(`${key}:record`), completed)
     }

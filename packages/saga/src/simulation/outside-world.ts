@@ -2,17 +2,12 @@
  * or after their sender has died. */
 import { PermanentError } from '../errors.ts'
 import type { AskOutcome } from '../row.ts'
-import type { Auditor } from './auditor.ts'
+import type { Auditor, Try } from './auditor.ts'
 import type { Scheduler, TaskFault } from './scheduler.ts'
 import type { Behaviour, StepShape } from './shapes.ts'
 import type { VirtualProcess } from './virtual-process.ts'
 
-export interface Touch {
-  readonly process: VirtualProcess
-  readonly sagaId: string
-  readonly step: string
-  readonly direction: 'do' | 'undo'
-  readonly fence: number
+interface Touch extends Try {
   readonly signal: AbortSignal
   readonly shape: StepShape
 }

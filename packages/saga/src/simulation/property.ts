@@ -50,6 +50,7 @@ export const EVERY_FAULT: readonly string[] = [
   'process frozen',
   'process stopped',
   'session lost',
+  'database out of reach',
   'database restarted',
   'request lost',
   'request timed out',

@@ -56,7 +56,8 @@ export function remoteStore({
       const { label, execute, sagaId, tx, isCommit } = request
       const fail = (error: Error): void => answer(`${label}: ${error.message}`, [], () => reject(error))
       const run = (fault?: TaskFault): void => {
-        const error = errorOf(fault) ?? (tx?.isOpen === false ? new DatabaseUnavailable('closed') : undefined)
+        const isCut = tx?.isOpen === false || scheduler.nowMs < process.cutOffUntilMs
+        const error = errorOf(fault) ?? (isCut ? new DatabaseUnavailable('no connection') : undefined)
         if (error !== undefined) {
           cut(tx)
           // Nobody waits for it any more, and yet it comes.

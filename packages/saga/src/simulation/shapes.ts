@@ -142,7 +142,7 @@ export const scenario: fc.Arbitrary<Scenario> = fc.record({
   // A lease is trusted for nine tenths of its time: clocks may differ by a tenth, and here by a twentieth.
   clocks: fc.array(fc.constantFrom(1, 1, 0.95, 1.05), { minLength: 2, maxLength: 3, size: 'max' }),
   leaseTtlMs: fc.constantFrom(10_000, 10_000, 30_000),
-  sweepMs: fc.constantFrom(2_000, 8_000),
+  sweepMs: fc.constantFrom(3_000, 9_000),
   concurrency: fc.constantFrom(1, 2, 8),
   trusts: fc.oneof({ weight: 3, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) }),
 })

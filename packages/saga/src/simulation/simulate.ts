@@ -74,6 +74,7 @@ class World {
       worldFaults: [
         { name: 'process killed', weight: 3, strike: (draw) => this.#kill(draw) },
         { name: 'process frozen', weight: 3, strike: (draw) => this.#freeze(draw) },
+        { name: 'database out of reach', weight: 2, strike: (draw) => this.#cutOff(draw) },
         { name: 'session lost', weight: 2, strike: (draw) => this.#loseSession(draw) },
         { name: 'process stopped', weight: 1, strike: (draw) => this.#stop(draw) },
         { name: 'database restarted', weight: 1, strike: () => this.#restartDatabase() },
@@ -114,7 +115,7 @@ class World {
     }
     const hasEnded = await this.#scheduler.run(() => this.#isOver(), MAX_STEPS)
     if (!hasEnded) this.#auditor.violated(`not at rest after ${this.#scheduler.steps} steps`)
-    this.#auditor.ended(this.#outside)
+    this.#auditor.ended(this.#outside.things)
     return {
       violations: this.#auditor.violations,
       faults: this.#faults,
@@ -298,6 +299,15 @@ class World {
     const factors = [0.1, 0.5, 1.2, 1.2, 3]
     const ms = this.#scenario.leaseTtlMs * (factors[(draw >> 3) % factors.length] ?? 1)
     target.process.freeze(ms)
+    return `${target.process.name} for ${ms} ms`
+  }
+
+  #cutOff(draw: number): string | undefined {
+    const target = this.#running(draw)
+    if (target === undefined) return undefined
+    const factors = [0.5, 1.2, 1.2, 2]
+    const ms = this.#scenario.leaseTtlMs * (factors[(draw >> 3) % factors.length] ?? 1)
+    target.process.cutOffUntilMs = this.#scheduler.nowMs + ms
     return `${target.process.name} for ${ms} ms`
   }
 

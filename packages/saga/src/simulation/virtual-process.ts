@@ -33,6 +33,8 @@ export class VirtualProcess implements Place {
   readonly transactions = new Map<ModelTx, 'open' | 'committing'>()
   /** When it last went on after standing still. */
   thawedAtMs = Number.NEGATIVE_INFINITY
+  /** Until when it cannot reach the database, though its session lives on there. */
+  cutOffUntilMs = Number.NEGATIVE_INFINITY
   /** Its session is gone and it does not know. */
   isDeceived = false
   readonly #options: VirtualProcessOptions
