@@ -142,4 +142,39 @@ describe('embedded bus, beyond the contract', () => {
     ])
     expect(got).toEqual([])
   })
+
+  test('what was three times in the hands of the dead is claimed one at a time: who kills is found', async () => {
+    const bus = open()
+    await bus.declare()
+    await bus.publish(Array.from({ length: 5 }, (_, at) => envelope('thing.moved', `thing ${at}`, 1)))
+    const client = new pg.Client(clientConfig(database.url, 'test'))
+    await client.connect()
+    undo.push(() => client.end())
+    await client.query('update bus.bus_delivery set abandoned = 3')
+    const claimed = async (): Promise<unknown> =>
+      (
+        await client.query(
+          "select count(*)::int as n from bus.bus_delivery where queue = 'devices.thing-moved' and claimed_by is not null",
+        )
+      ).rows[0]?.n
+    const inHand: unknown[] = []
+    let batches = 0
+    await bus.consume(
+      'devices.thing-moved',
+      async () => {
+        inHand.push(await claimed())
+        return { verdict: 'done' }
+      },
+      {
+        prefetch: 100,
+        together: async (deliveries) => {
+          batches += 1
+          return deliveries.map(() => 'alone')
+        },
+      },
+    )
+    await bus.idle()
+    expect(inHand).toEqual([1, 1, 1, 1, 1])
+    expect(batches).toBe(0)
+  })
 })
