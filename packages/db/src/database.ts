@@ -11,6 +11,7 @@ import {
 import pg from 'pg'
 import { isConflict, translated } from './errors.ts'
 import { type StatementNames, statementNames } from './prepared.ts'
+import { type SilenceWatch, watchSilence } from './silence.ts'
 import { clientConfig, type DatabaseTarget } from './target.ts'
 import { type Tx, withHooks } from './transaction.ts'
 
@@ -28,6 +29,11 @@ export interface DatabaseOptions {
   applicationName: string
   log: Logger
   clock?: Clock
+  /**
+   * A query without an answer for so long is asked after, see silence.ts. Default 5 s; never behind a pooler, whose
+   * backends are not ours.
+   */
+  silentAfterMs?: number
 }
 
 export interface TransactionOptions {
@@ -70,13 +76,16 @@ const IDLE_IN_TRANSACTION_TIMEOUT_MS = 60_000
 
 /** Opens a pool on one service's schema. Connects on the first query. */
 export function openDatabase<Schema>(options: DatabaseOptions): Database<Schema> {
-  const { url, log, schema } = options
+  const { url, log, schema, silentAfterMs } = options
   const clock = options.clock ?? systemClock
   const pool = openPool(options)
-  const overPool = (names?: () => StatementNames) =>
-    new Kysely<Schema>({ dialect: new PostgresDialect({ pool: translatingPool(pool, names) }) })
-  const kysely = overPool()
   const isPooled = options.directUrl !== undefined && options.directUrl !== url
+  const watch = isPooled
+    ? undefined
+    : watchSilence({ ...options, ...(silentAfterMs && { suspectAfterMs: silentAfterMs }) })
+  const overPool = (names?: () => StatementNames) =>
+    new Kysely<Schema>({ dialect: new PostgresDialect({ pool: translatingPool(pool, { watch, names }) }) })
+  const kysely = overPool()
   const preparing = isPooled ? kysely : overPool(statementNames)
   let closing: Promise<void> | undefined
 
@@ -104,6 +113,7 @@ export function openDatabase<Schema>(options: DatabaseOptions): Database<Schema>
     await kysely.destroy()
     // Kysely ends the pool only if it ever ran a query.
     if (!pool.ended) await pool.end()
+    watch?.close()
   }
 
   return {
@@ -158,11 +168,16 @@ function openPool({ url, directUrl, schema, poolSize, applicationName, log }: Da
   return pool
 }
 
+interface Translation {
+  readonly watch: SilenceWatch | undefined
+  readonly names: (() => StatementNames) | undefined
+}
+
 /**
- * Kysely's view of the pool: the same connections, whose broken ones raise `DatabaseUnavailable`, and whose statements
- * have names if `names` are given.
+ * Kysely's view of the pool: the same connections, whose broken and silent ones raise `DatabaseUnavailable`, and whose
+ * statements have names if `names` are given.
  */
-function translatingPool(pool: pg.Pool, names?: () => StatementNames): PostgresPool {
+function translatingPool(pool: pg.Pool, { watch, names }: Translation): PostgresPool {
   // One wrapper per connection, since Kysely keeps what it knows of a connection by its identity.
   const wrappers = new WeakMap<pg.PoolClient, PooledClient>()
   return {
@@ -170,12 +185,18 @@ function translatingPool(pool: pg.Pool, names?: () => StatementNames): PostgresP
     options: pool.options,
     end: () => pool.end(),
     async connect() {
-      const client = await pool.connect().catch((error: unknown) => {
-        throw translated(error)
-      })
+      const take = () =>
+        pool.connect().catch((error: unknown) => {
+          throw translated(error)
+        })
+      let client = await take()
+      while (watch?.isDoubtful(client)) {
+        client.release(true)
+        client = await take()
+      }
       let wrapper = wrappers.get(client)
       if (wrapper === undefined) {
-        wrapper = translatingClient(client, names?.())
+        wrapper = translatingClient(client, { watch, names: names?.() })
         wrappers.set(client, wrapper)
       }
       return wrapper
@@ -189,7 +210,10 @@ interface NamingClient {
   query<Row>(statement: { name: string; text: string; values: unknown[] }): Promise<PostgresQueryResult<Row>>
 }
 
-function translatingClient(client: pg.PoolClient, names: StatementNames | undefined): PooledClient {
+function translatingClient(
+  client: pg.PoolClient,
+  { watch, names }: { watch: SilenceWatch | undefined; names: StatementNames | undefined },
+): PooledClient {
   const plain: PooledClient = client
   const named: NamingClient = client
   function query<Row>(sql: string, parameters: readonly unknown[]): Promise<PostgresQueryResult<Row>>
@@ -197,14 +221,22 @@ function translatingClient(client: pg.PoolClient, names: StatementNames | undefi
   function query<Row>(what: string | PostgresCursor<Row>, parameters: readonly unknown[] = []) {
     if (typeof what !== 'string') return plain.query(what)
     const name = names?.nameOf(what)
+    const answered = watch?.begin(client)
     const answer =
       name === undefined
         ? plain.query<Row>(what, parameters)
         : named.query<Row>({ name, text: what, values: [...parameters] })
-    return answer.catch((error: unknown) => {
-      names?.failed(what, error)
-      throw translated(error)
-    })
+    return answer.then(
+      (result) => {
+        answered?.()
+        return result
+      },
+      (error: unknown) => {
+        answered?.()
+        names?.failed(what, error)
+        throw translated(error)
+      },
+    )
   }
   return {
     query,
