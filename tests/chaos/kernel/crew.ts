@@ -39,7 +39,10 @@ export async function openCrew({ spares }: { spares: number }): Promise<Crew> {
     const hand = startHand(cache)
     all.add(hand)
     void hand.ended.then(() => all.delete(hand))
-    idle.push(hand.loaded.then(() => hand))
+    const ready = hand.loaded.then(() => hand)
+    // Whoever takes it hears of it; a spare that dies unasked is nobody's.
+    ready.catch(() => undefined)
+    idle.push(ready)
   }
   const take = async (): Promise<Worker> => {
     const next = idle.shift()
@@ -84,8 +87,6 @@ function startHand(cache: string): Hand {
     loaded.reject(error)
     return child.signalCode
   })
-  // Whoever waits for it hears of it; a spare that dies unasked is nobody's.
-  loaded.promise.catch(() => undefined)
   let watcher: Watcher | undefined
   let orders = 0
   const hand: Hand = {

@@ -29,10 +29,11 @@ export async function runCells({ cells, nthOf, progress }: FieldOptions): Promis
   await using crew = await openCrew({ spares: LANES + 1 })
   await using provider = await openProvider()
   await using stack = new AsyncDisposableStack()
+  using interruption = heedInterruption()
   const results: CellResult[] = []
   const startedMs = performance.now()
   const runOn = async (ground: Ground, queue: Cell[]): Promise<void> => {
-    for (let cell = queue.shift(); cell !== undefined; cell = queue.shift()) {
+    for (let cell = queue.shift(); cell !== undefined && !interruption.isOn; cell = queue.shift()) {
       const result = await runCell(cell, ground, nthOf(cell))
       results.push(result)
       progress(
@@ -54,7 +55,23 @@ export async function runCells({ cells, nthOf, progress }: FieldOptions): Promis
   const ends = await Promise.allSettled(lanes)
   const failed = ends.find((one) => one.status === 'rejected')
   if (failed !== undefined) throw failed.reason
+  if (interruption.isOn) throw new Error(`interrupted after ${results.length} of ${cells.length} cells`)
   return results
+}
+
+/** The servers run apart from us: whoever interrupts the drill shall not leave them behind, so the cells in hand come to an end. */
+function heedInterruption(): Disposable & { readonly isOn: boolean } {
+  let isOn = false
+  const note = (): void => {
+    isOn = true
+  }
+  process.once('SIGINT', note).once('SIGTERM', note)
+  return {
+    get isOn() {
+      return isOn
+    },
+    [Symbol.dispose]: () => process.off('SIGINT', note).off('SIGTERM', note),
+  }
 }
 
 /**
