@@ -1,5 +1,6 @@
 /* Looks at every write, every try and the end of a simulated world, and says what must not be. It knows the database and the
  * outside world, never what an engine thinks. */
+import { SUSPECT_DEATHS } from '../claim.ts'
 import { QUARANTINE_DEATHS } from '../decide.ts'
 import type { ModelDatabase, ModelRow, Write } from './model-store.ts'
 import type { Scheduler } from './scheduler.ts'
@@ -41,6 +42,7 @@ export class Auditor {
   readonly #tryCounts = new Map<string, number>()
   /** Processes that a saga has killed since its last checkpoint. */
   readonly #kills = new Map<string, number>()
+  #hasKilled = false
 
   constructor(options: AuditorOptions) {
     this.#options = options
@@ -91,7 +93,8 @@ export class Auditor {
     }
     for (const other of this.#tries) {
       if (other.sagaId !== sagaId || other.process === process || other.process.isDead) continue
-      if (other.process.isFrozen || excused(other.process) || excused(process)) {
+      // Whoever has just gone on has not yet seen that its time is over: what it had begun is one thing, a new try another.
+      if (other.process.isFrozen || this.#hasStoodStill(other.process) || excused(process)) {
         this.reached('tries side by side, one of a process that stood still')
       } else {
         this.violated(
@@ -105,6 +108,7 @@ export class Auditor {
 
   /** A step takes its process along. */
   killed(sagaId: string): void {
+    this.#hasKilled = true
     const kills = (this.#kills.get(sagaId) ?? 0) + 1
     this.#kills.set(sagaId, kills)
     if (kills > QUARANTINE_DEATHS && this.#options.isCalm()) {
@@ -137,11 +141,20 @@ export class Auditor {
   #claimed(before: ModelRow, after: ModelRow): void {
     const database = this.#options.database()
     if (after.fence !== before.fence + 1) this.violated(`${after.sagaId}: claimed without a new fence`)
+    if (before.deaths >= SUSPECT_DEATHS && this.#options.isCalm()) {
+      const held = [...database.sagas.values()].filter(
+        ({ leaseOwner, deaths }) => leaseOwner === after.leaseOwner && deaths >= SUSPECT_DEATHS,
+      )
+      if (held.length > 1) this.violated(`${after.leaseOwner} runs ${held.length} suspects side by side`)
+    }
     if (before.leaseOwner === null) return
     const isAlive = database.executors.has(before.leaseOwner)
     const hasRunOut = (before.leaseUntilMs ?? 0) < this.#options.scheduler.nowMs
     if (isAlive && !hasRunOut)
       this.violated(`${after.sagaId}: claimed from ${before.leaseOwner}, who lives and holds it`)
+    if (isAlive && hasRunOut && this.#options.isCalm()) {
+      this.violated(`${after.sagaId}: ${before.leaseOwner} lost its lease on a good day`)
+    }
     this.reached(isAlive ? 'taken over after its lease' : 'taken over from a dead executor')
     if (after.deaths === before.deaths) return
     const isDead = this.#options.isProcessDead(before.leaseOwner)
@@ -192,7 +205,9 @@ export class Auditor {
     }
     const completed = status === 'COMPLETED' ? 1 : 0
     for (const [at, step] of shape.steps.entries()) {
-      const key = `${sagaId}:${STEP_NAMES[at]}`
+      const name = STEP_NAMES[at] ?? ''
+      const key = `${sagaId}:${name}`
+      if (completed === 1 && !(name in row.state)) this.violated(`${sagaId}: the result of ${name} is lost`)
       if (completed === 0 && !step.undoable) continue
       if (step.kind === 'local') expected(key, count(key), completed)
       else expected(key, outside.get(key) ?? 0, completed)
@@ -227,7 +242,8 @@ export class Auditor {
         }
         // Whoever tries without saying what came of it has lost the saga meanwhile.
         const begun = this.#tryCounts.get(`${row.sagaId}:${name}:${direction}`) ?? 0
-        if (begun > own.length + row.fence) {
+        const isGoodDay = this.#options.isCalm() && !this.#hasKilled
+        if (begun > own.length + (isGoodDay ? 0 : row.fence)) {
           this.violated(
             `${row.sagaId}: ${name}.${direction} was begun ${begun} times, and told ${own.length} times`,
           )
