@@ -17,6 +17,7 @@ export const faults: Suite = {
   options: {
     only: { default: '', help: `one scenario: ${scenarios.map(({ name }) => name).join(', ')}` },
     seconds: { default: '15', help: 'how long the faults of a scenario last, about' },
+    rate: { default: '20', help: 'sagas asked for per second, and twice as many events' },
     seed: { default: '', help: 'the choices of an earlier run, as it printed them (default: new ones)' },
   },
   run: async (task) => {
@@ -29,7 +30,8 @@ export const faults: Suite = {
     for (const scenario of wanted) {
       task.progress(`${scenario.name}: ${scenario.summary}`)
       const random = seededRandom(seed)
-      const result = await runScenario(scenario, { grounds, seconds: task.number('seconds'), random })
+      const [seconds, rate] = [task.number('seconds'), task.number('rate')]
+      const result = await runScenario(scenario, { grounds, seconds, rate, random })
       results.push(result)
       task.progress(linesOf(result))
     }

@@ -84,9 +84,8 @@ test('a transaction whose connection falls silent fails, its locks are free, and
     await sql`insert into shelf values (2)`.execute(tx)
   })
   await expect(cut).rejects.toBeInstanceOf(DatabaseUnavailable)
-  const startedMs = performance.now()
-  await sql`insert into shelf values (1)`.execute(db.kysely)
-  expect(performance.now() - startedMs).toBeLessThan(SILENT_AFTER_MS)
+  // What the transaction had written is locked for a minute unless its backend is ended.
+  await sql`set lock_timeout = '10s'; insert into shelf values (1)`.execute(db.kysely)
 })
 
 test('a long query is left alone', async () => {

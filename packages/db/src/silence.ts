@@ -43,8 +43,12 @@ interface Waiting {
 
 /** A look is half the time after which a query is suspect. */
 const LOOKS = 2
-/** A server that is not reached so often either is gone, for whoever waits. */
+/**
+ * A server that is not reached so often either is gone, for whoever waits. A question may take as long as any new
+ * connection (target.ts): a machine that is merely overloaded shall not lose the connections that it has.
+ */
 const MOST_FAILED_QUESTIONS = 3
+const ANSWER_WITHIN_LOOKS = 4
 const SUSPECT_AFTER_MS = 5_000
 
 /** Watches the queries of a pool; costs a query an entry in a set, and a timer only while there are any. */
@@ -56,6 +60,7 @@ export function watchSilence({ url, applicationName, log, ...options }: SilenceO
   let failedQuestions = 0
   let looking = false
   let closed = false
+  const failed = (err: unknown): void => log.error({ event: 'db.watch_failed', err })
 
   const look = async (): Promise<void> => {
     const suspects = [...waiting].filter((one) => {
@@ -67,7 +72,9 @@ export function watchSilence({ url, applicationName, log, ...options }: SilenceO
       return
     }
     const pids = suspects.flatMap(({ client }) => client.processID ?? [])
-    const answer = await askAfter({ url, applicationName, pids, withinMs: lookEveryMs })
+    const answer = await askAfter({
+      ...{ url, applicationName, pids, idleForMs: lookEveryMs, withinMs: ANSWER_WITHIN_LOOKS * lookEveryMs },
+    })
     failedQuestions = answer === 'unreachable' ? failedQuestions + 1 : 0
     const isGone = failedQuestions >= MOST_FAILED_QUESTIONS
     const isAtWork = ({ client }: Waiting): boolean =>
@@ -86,7 +93,8 @@ export function watchSilence({ url, applicationName, log, ...options }: SilenceO
     looking = true
     while (waiting.size > 0 && !closed) {
       await sleep(lookEveryMs, undefined, { ref: false })
-      await look()
+      // Not one after the other: one that was asked while nothing came through hangs, and the next one may not.
+      void look().catch(failed)
     }
     looking = false
   }
@@ -95,7 +103,7 @@ export function watchSilence({ url, applicationName, log, ...options }: SilenceO
       if (!known.has(client)) known.set(client, performance.now())
       const one: Waiting = { client, looks: 0 }
       waiting.add(one)
-      if (!looking) void keepLooking().catch((err: unknown) => log.error({ event: 'db.watch_failed', err }))
+      if (!looking) void keepLooking().catch(failed)
       return () => waiting.delete(one)
     },
     isDoubtful: (client) => (known.get(client) ?? Number.POSITIVE_INFINITY) < silentSinceMs,
@@ -113,11 +121,13 @@ async function askAfter({
   url,
   applicationName,
   pids,
+  idleForMs,
   withinMs,
 }: {
   url: DatabaseTarget
   applicationName: string
   pids: readonly number[]
+  idleForMs: number
   withinMs: number
 }): Promise<ReadonlySet<number> | 'busy' | 'unreachable'> {
   const client = new pg.Client({
@@ -137,7 +147,7 @@ async function askAfter({
          where pid = any($1::integer[]) and usename = current_user and application_name = left($2, 63)),
        ended as materialized (select pg_terminate_backend(pid) from found where not works)
        select pid, works from found, (select count(*) from ended) as done`,
-      [pids, applicationName, withinMs],
+      [pids, applicationName, idleForMs],
     )
     return new Set(rows.filter(({ works }) => works).map(({ pid }) => pid))
   } catch (error) {

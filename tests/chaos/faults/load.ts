@@ -46,18 +46,24 @@ export function openLoad(options: LoadOptions): Load {
   const underway: Promise<void>[] = []
   const closed = new AbortController()
   let asked = 0
+  let told = 0
 
-  const ask = async (): Promise<void> => {
-    const wanted = Array.from({ length: (sagasPerSecond * TURN_MS) / 1_000 }, () => {
+  const ask = async (count: number): Promise<void> => {
+    const wanted = Array.from({ length: count }, () => {
       asked += 1
       return wishOf(asked)
     })
-    await begin(wanted.map(({ wish }) => wish))
+    if (count > 0) await begin(wanted.map(({ wish }) => wish))
     promised.push(...wanted)
   }
   const run = async (): Promise<void> => {
-    for (let dueMs = performance.now(); !closed.signal.aborted; dueMs += TURN_MS) {
-      const work = [ask(), teller.tell((eventsPerSecond * TURN_MS) / 1_000)]
+    const startedMs = performance.now()
+    for (let dueMs = startedMs; !closed.signal.aborted; dueMs += TURN_MS) {
+      const seconds = (performance.now() - startedMs) / 1_000
+      const due = [seconds * sagasPerSecond - asked, seconds * eventsPerSecond - told].map(Math.floor)
+      const [sagas = 0, events = 0] = due.map((count) => Math.max(0, count))
+      told += events
+      const work = [ask(sagas), teller.tell(events)]
       // Awaited in `close`.
       for (const one of work) one.catch(() => undefined)
       underway.push(...work)
@@ -65,6 +71,16 @@ export function openLoad(options: LoadOptions): Load {
     }
   }
   const running = run()
+  const close = async (): Promise<void> => {
+    closed.abort()
+    await running
+    try {
+      await Promise.all(underway)
+    } finally {
+      await teller.close()
+    }
+  }
+  let closing: Promise<void> | undefined
   return {
     promised,
     get events() {
@@ -73,14 +89,9 @@ export function openLoad(options: LoadOptions): Load {
     burst: async (count) => {
       for (let left = count; left > 0; left -= BATCH) await teller.tell(Math.min(BATCH, left))
     },
-    async close() {
-      closed.abort()
-      await running
-      try {
-        await Promise.all(underway)
-      } finally {
-        await teller.close()
-      }
+    close() {
+      closing ??= close()
+      return closing
     },
   }
 }

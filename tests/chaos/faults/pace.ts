@@ -32,6 +32,12 @@ export interface Pace {
   readonly backlogMs: number
 }
 
+/** Of a scenario that was not played to its end. */
+export const NO_PACE: Pace = {
+  ...{ before: Number.NaN, during: Number.NaN, after: Number.NaN },
+  ...{ pauseMs: Number.NaN, firstMs: Number.NaN, backlogMs: Number.NaN },
+}
+
 /** @throws RangeError when a phase has no length. */
 export function paceOf(works: readonly Work[], phases: Phases): Pace {
   const { baselineFromMs, struckMs, liftedMs, endMs } = phases

@@ -2,10 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { silentLog } from '@cloudphone/observe/log'
 import { audit, type Complaint } from '../kernel/auditor.ts'
 import { isSettled } from '../kernel/cell.ts'
+import { comesTrue } from '../kernel/patience.ts'
 import { openPayer } from '../kernel/payer.ts'
 import { openBus } from '../kernel/world.ts'
 import { type Load, openLoad } from './load.ts'
-import { type Pace, type Phases, paceOf, type Work } from './pace.ts'
+import { NO_PACE, type Pace, type Phases, paceOf, type Work } from './pace.ts'
 import type { Scenario } from './scenarios.ts'
 import { type Grounds, openStage, type Stage, timing } from './stage.ts'
 
@@ -27,32 +28,61 @@ export interface RunOptions {
   readonly grounds: Grounds
   /** How long faults last, about; the baseline and the recovery are measured in proportion. */
   readonly seconds: number
+  /** Sagas that are asked for, per second. */
+  readonly rate: number
   readonly random: () => number
 }
 
-const SAGAS_PER_SECOND = 20
-const EVENTS_PER_SECOND = 40
+/** Beside the events that sagas send. */
+const EVENTS_PER_SAGA = 2
 const WARM_UP_MS = 2_000
+const WARM_WITHIN_MS = 60_000
 /** What is looked at to say whether it has recovered. */
 const RECOVERY_MS = 10_000
 const SETTLE_WITHIN_MS = 120_000
 
-/** Plays a scenario under load and lets the auditor judge what is left. */
-export async function runScenario(scenario: Scenario, { grounds, ...options }: RunOptions): Promise<Result> {
+/** Plays a scenario under load and lets the auditor judge what is left. One that breaks down is a complaint like any other. */
+export async function runScenario(scenario: Scenario, options: RunOptions): Promise<Result> {
+  const startedMs = performance.now()
+  try {
+    return await carryOut(scenario, options)
+  } catch (error) {
+    const text = `the scenario broke down: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`
+    return {
+      ...{
+        scenario,
+        struck: 0,
+        pace: NO_PACE,
+        complaints: [{ kind: 'stuck', text }],
+        dead: 0,
+        quarantined: 0,
+      },
+      ...{ sagas: 0, effects: 0, durationMs: performance.now() - startedMs },
+    }
+  }
+}
+
+async function carryOut(scenario: Scenario, { grounds, rate, ...options }: RunOptions): Promise<Result> {
   const startedMs = performance.now()
   const { name, bus, proxied } = scenario
   await using stage = await openStage(grounds, { name, bus, proxied })
   const load = openLoad({
     begin: (wishes) => stage.insist({ verb: 'begin', wishes }),
     url: stage.database.target(2),
-    sagasPerSecond: SAGAS_PER_SECOND,
-    eventsPerSecond: EVENTS_PER_SECOND,
+    sagasPerSecond: rate,
+    eventsPerSecond: rate * EVENTS_PER_SAGA,
   })
   const payer = openPayer({
     query: stage.database.query,
     deliver: (callback) => stage.insist({ verb: 'callback', callback }),
     pays: (orderId) => orderId.startsWith('paid'),
   })
+  // For a scenario that breaks down; its error is told, and not what comes of it.
+  await using abandoned = new AsyncDisposableStack()
+  abandoned.defer(() => load.close().catch(() => undefined))
+  abandoned.defer(() => payer.close().catch(() => undefined))
+  abandoned.defer(() => stage.giveUp())
+  await warmUp(stage, rate)
   const { phases, struck } = await playPhases(scenario, { stage, load, ...options })
   await load.close()
   const complaints = await settle(stage, load)
@@ -67,28 +97,36 @@ export async function runScenario(scenario: Scenario, { grounds, ...options }: R
   }
 }
 
+/** Until the work is done as fast as it comes: a baseline of processes that still compile would flatter what follows. */
+async function warmUp({ database }: Stage, rate: number): Promise<void> {
+  await sleep(WARM_UP_MS)
+  const keepsUp = async (): Promise<boolean> => {
+    const [found] = await database.query<{ live: number; ended: number }>(`
+      select count(*) filter (where ended_at is null)::integer as live, count(ended_at)::integer as ended
+      from saga_state`)
+    return found !== undefined && found.live <= rate && found.ended >= rate
+  }
+  if (await comesTrue(keepsUp, WARM_WITHIN_MS)) return
+  throw new Error(`${rate} sagas a second are more than this machine can do now: give a lower --rate`)
+}
+
 async function playPhases(
   scenario: Scenario,
   play: { stage: Stage; load: Load; seconds: number; random: () => number },
 ): Promise<{ phases: Phases; struck: number }> {
   const { seconds } = play
-  await sleep(WARM_UP_MS)
   const baselineFromMs = Date.now()
-  await sleep(Math.max(3_000, seconds * 400))
+  await sleep(Math.max(2_000, seconds * 400))
   const struckMs = Date.now()
   const struck = await scenario.play(play)
   const liftedMs = Date.now()
-  await sleep(Math.min(RECOVERY_MS, Math.max(5_000, seconds * 700)))
+  await sleep(Math.min(RECOVERY_MS, Math.max(4_000, seconds * 700)))
   return { phases: { baselineFromMs, struckMs, liftedMs, endMs: Date.now() }, struck }
 }
 
 async function settle(stage: Stage, load: Load): Promise<Complaint[]> {
   const wishes = load.promised.map(({ wish }) => wish)
-  const deadlineMs = performance.now() + SETTLE_WITHIN_MS
-  while (performance.now() < deadlineMs) {
-    if (await isSettled(stage.database.query, wishes)) return []
-    await sleep(100)
-  }
+  if (await comesTrue(() => isSettled(stage.database.query, wishes), SETTLE_WITHIN_MS)) return []
   return [{ kind: 'stuck', text: `not at rest ${SETTLE_WITHIN_MS} ms after the load had ended` }]
 }
 

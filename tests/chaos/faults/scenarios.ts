@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { withClient } from '@cloudphone/db/client'
 import { isUnavailable } from '@cloudphone/db/errors'
 import { until } from '../../src/until.ts'
-import type { BusPlace } from '../kernel/world.ts'
+import { type BusPlace, SCHEMA } from '../kernel/world.ts'
 import type { Load } from './load.ts'
 import type { Stage } from './stage.ts'
 
@@ -198,7 +198,7 @@ async function pinSnapshots({ stage, seconds }: Play): Promise<number> {
   const transactions = Array.from({ length: 8 }, () =>
     withClient(stage.database.target(2), 'idle in transaction', async (client) => {
       await client.query('begin isolation level repeatable read')
-      await client.query('select count(*) from saga_state')
+      await client.query(`select count(*) from ${SCHEMA}.saga_state`)
       await sleep(seconds * 1_000)
       await client.query('rollback')
     }),

@@ -38,6 +38,8 @@ const WORKERS = 2
 export const TENANTS = 32
 const POOL_DEVICES = 20_000
 const ANSWER_WITHIN_MS = 10_000
+/** Longer than any fault. */
+const TAKEN_WITHIN_MS = 90_000
 const DRAIN_WITHIN_MS = 20_000
 const ASK_AGAIN_MS = 50
 
@@ -58,13 +60,18 @@ export interface Stage extends AsyncDisposable {
   kill(slot: number): Promise<void>
   /** SIGTERM to the nth worker; when it has drained the next one is opened. @throws Error when it does not drain. */
   roll(slot: number): Promise<void>
+  /** From now on nobody insists. */
+  giveUp(): void
   /** Closes what lives in good order. @throws Error when one does not close. */
   close(): Promise<void>
 }
 
 export async function openStage(grounds: Grounds, options: StageOptions): Promise<Stage> {
   const { lane, crew, provider } = grounds
+  // What is open already is closed when the rest does not open.
+  await using stack = new AsyncDisposableStack()
   const database = await lane.database()
+  stack.defer(() => database.drop())
   await database.query(
     `insert into pool_device select 'more-' || n from generate_series(1, ${POOL_DEVICES}) n`,
   )
@@ -73,29 +80,43 @@ export async function openStage(grounds: Grounds, options: StageOptions): Promis
   )
   await database.query('alter table effect add column at timestamptz not null default clock_timestamp()')
   const books = provider.open()
+  stack.defer(() => books.close())
   const bus = await busOf(grounds, options)
   const proxies = await openProxies(database, bus, options)
+  stack.defer(async () => {
+    await Promise.all(proxies.map((proxy) => proxy.close()))
+  })
   const slots: Worker[] = []
 
   const employ = async (slot: number): Promise<void> => {
     const worker = await crew.take()
+    slots[slot] = worker
     const place = placeOf({ slot, database, bus, proxy: proxies[slot], proxied: options.proxied })
     await worker.order({ verb: 'open', world: { ...place, providerUrl: books.url, timing } })
-    slots[slot] = worker
   }
   const living = (): Worker[] => slots.filter((worker) => !worker.hasEnded)
   const insist = async (order: Order): Promise<void> => {
+    const deadlineMs = performance.now() + TAKEN_WITHIN_MS
     for (let turn = 0; ; turn += 1) {
       const workers = living()
       const worker = workers[turn % Math.max(1, workers.length)]
       const taken = worker === undefined ? false : await tried(worker, order)
       if (taken) return
-      if (closed.signal.aborted) throw new Error(`nobody took the order to ${order.verb}`)
+      if (closed.signal.aborted || performance.now() > deadlineMs)
+        throw new Error(`nobody took the order to ${order.verb}`)
       await sleep(ASK_AGAIN_MS)
     }
   }
   const closed = new AbortController()
+  stack.defer(async () => {
+    closed.abort()
+    for (const worker of living()) {
+      worker.signal('SIGKILL')
+      await worker.ended
+    }
+  })
   await Promise.all(Array.from({ length: WORKERS }, (_, slot) => employ(slot)))
+  const opened = stack.move()
 
   return {
     ...{ lane, database, books, bus, proxies, insist },
@@ -116,6 +137,7 @@ export async function openStage(grounds: Grounds, options: StageOptions): Promis
       if (how !== null) throw new Error(`worker ${slot} did not drain but ended by ${how}`)
       await employ(slot)
     },
+    giveUp: () => closed.abort(),
     async close() {
       await Promise.all(
         living().map(async (worker) => {
@@ -125,16 +147,7 @@ export async function openStage(grounds: Grounds, options: StageOptions): Promis
         }),
       )
     },
-    async [Symbol.asyncDispose]() {
-      closed.abort()
-      for (const worker of living()) {
-        worker.signal('SIGKILL')
-        await worker.ended
-      }
-      await Promise.all(proxies.map((proxy) => proxy.close()))
-      books.close()
-      await database.drop()
-    },
+    [Symbol.asyncDispose]: () => opened.disposeAsync(),
   }
 }
 
