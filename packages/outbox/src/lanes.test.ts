@@ -16,7 +16,7 @@ import { fact, OUTBOX_MIGRATIONS, openOutbox } from './open-outbox.ts'
 import { markFailed, markPublished, unpublishedRows } from './outbox-rows.ts'
 import { openRelay, type RelayOptions } from './relay.ts'
 
-/* What keeps two relays from working on one lane, each guard by itself. */
+/* What keeps two relays from working on one lane, and rows in their order and in the table, each guard by itself. */
 
 const ThingMoved = defineEvent({
   name: 'thing.moved',
@@ -206,4 +206,33 @@ test('what was selected while an event was refused does not overtake it', async 
   await clock.advance(1_000)
   while ((await seen()).some(({ status }) => status !== 'published')) await clock.advance(1_000)
   expect(versions).toEqual([-1, 1, 2, 3, 4])
+})
+
+test('a row that failed holds up those behind it in its aggregate, and no other aggregate', async () => {
+  await write('a', 1, 2)
+  await write('b', 1)
+  const { id: owner } = await openExecutor()
+  const { lanes } = await hold(owner)
+  const waiting = () => unpublishedRows(database.kysely, { lanes, limit: 10 })
+  const [first] = await waiting()
+  await markFailed(database.kysely, [{ id: first?.id ?? '', error: 'refused' }], { owner, lanes })
+  expect(await waiting()).toMatchObject([{ aggregateId: 'b', aggregateVersion: 1 }])
+})
+
+test('a row that the bus has not taken is not marked', async () => {
+  await write('a', 1)
+  let asked = 0
+  await startRelay(async () => {
+    asked += 1
+    throw new Error('away')
+  })
+  while (asked < 2 && (await seen())[0]?.status === 'pending') await new Promise(setImmediate)
+  expect(await seen()).toEqual([{ status: 'pending', retry_count: 0 }])
+})
+
+test('a row that no queue took is not published', async () => {
+  await write('a', 1)
+  await startRelay(async (envelopes) => envelopes.map(() => ({ outcome: 'unroutable' as const })))
+  while ((await seen())[0]?.status === 'pending') await new Promise(setImmediate)
+  expect(await seen()).toMatchObject([{ status: 'failed' }])
 })

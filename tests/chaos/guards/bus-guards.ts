@@ -28,7 +28,7 @@ export const busGuards: readonly Guard[] = [
     file: RECEIVE,
     find: 'await enterInbox(tx, {',
     replace: 'await enterInbox(database.kysely as never, {',
-    tests: tested('consumer', 'trap 16: a failed try leaves neither effect nor inbox row'),
+    tests: tested('receive', 'effect and inbox row are committed together'),
   },
   {
     name: 'inbox: one row per consumer and event',
@@ -42,7 +42,7 @@ export const busGuards: readonly Guard[] = [
     file: RECEIVE,
     find: 'const applied = await apply(options, accepted)',
     replace: 'const applied = true\n      void apply(options, accepted).catch(() => undefined)',
-    tests: tested('consumer', 'trap 16: a failed try leaves neither effect nor inbox row'),
+    tests: tested('receive', 'effect and inbox row are committed together'),
   },
   {
     name: 'inbox: in a batch, too, nothing is applied twice',
@@ -63,14 +63,14 @@ export const busGuards: readonly Guard[] = [
     file: BATCH,
     find: 'return members.filter((one, index) => index < at || one.aggregate !== culprit?.aggregate)',
     replace: 'return members.filter((one) => one !== culprit)',
-    tests: tested('batch', 'trap 16: one poison event does not fail the batch it is in'),
+    tests: tested('receive', 'in a batch, what is behind the event that fails waits'),
   },
   {
     name: 'batch: one that fails as a whole leaves each event to itself',
     file: 'packages/bus/src/embedded/queue-consumer.ts',
     find: "return items.map(() => 'alone')",
     replace: "return items.map(() => 'done')",
-    tests: tested('embedded/embedded', 'a batch that throws leaves each to itself'),
+    tests: tested('embedded/guards', 'a batch that fails as a whole is handled one by one'),
   },
   {
     name: 'bus: an event is in a queue once',

@@ -47,7 +47,10 @@ export const leaseGuards: readonly Guard[] = [
     file: 'packages/lease/src/holdings.ts',
     find: "() => lose(holding, 'not renewed in time'),",
     replace: '() => undefined,',
-    tests: tested('a holder cut off from the database stops at its trust deadline'),
+    tests: {
+      files: ['packages/lease/src/trust.test.ts'],
+      named: 'who cannot renew has stopped when another may begin',
+    },
   },
   {
     name: 'lease: a tick of a job runs once (cron_run)',
@@ -75,6 +78,9 @@ export const leaseGuards: readonly Guard[] = [
     file: EXECUTOR,
     find: 'if (identity === held) identity = null',
     replace: '',
-    tests: executorTested('an executor whose connection is cut is dead and takes a new identity'),
+    tests: {
+      files: ['packages/db/src/lost-identity.test.ts'],
+      named: 'from the moment at which its connection is lost',
+    },
   },
 ]

@@ -72,14 +72,14 @@ export const outboxGuards: readonly Guard[] = [
     file: ROWS,
     find: 'and not exists (${failedBefore})\n    order by position',
     replace: 'order by position',
-    tests: tested('relay', 'a refused event holds up the later ones of its aggregate'),
+    tests: tested('lanes', 'a row that failed holds up those behind it in its aggregate'),
   },
   {
     name: 'outbox: a failed row stops no other aggregate',
     file: ROWS,
     find: 'where failed.aggregate_type = waiting.aggregate_type and failed.aggregate_id = waiting.aggregate_id\n          and failed.position',
     replace: 'where failed.position',
-    tests: tested('relay', 'a refused event holds up the later ones of its aggregate and no others'),
+    tests: tested('lanes', 'a row that failed holds up those behind it in its aggregate'),
   },
   {
     name: 'outbox: nothing that was selected behind a refused event is sent',
@@ -94,13 +94,13 @@ export const outboxGuards: readonly Guard[] = [
     find: 'return await bus.publish(rows.map(envelopeOf))',
     replace:
       "void bus.publish(rows.map(envelopeOf)).catch(() => undefined)\n      return rows.map(() => ({ outcome: 'accepted' as const }))",
-    tests: tested('relay', 'trap 13: a row is marked only after the bus has confirmed it'),
+    tests: tested('lanes', 'a row that the bus has not taken is not marked'),
   },
   {
     name: 'outbox: an unroutable event is not published',
     file: RELAY,
     find: "if (outcome.outcome === 'accepted') {",
     replace: "if (outcome.outcome !== 'failed') {",
-    tests: tested('relay', 'trap 13: a confirm is no route'),
+    tests: tested('lanes', 'a row that no queue took is not published'),
   },
 ]

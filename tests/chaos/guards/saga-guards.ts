@@ -46,7 +46,7 @@ export const sagaGuards: readonly Guard[] = [
     file: CLAIM,
     find: 'limit ${limit} for update of c skip locked',
     replace: 'limit ${limit}',
-    tests: tested('postgres-store', 'a row in a transaction is left out by claims and renewals'),
+    tests: tested('claim', 'a saga that is being claimed is left to its claimant'),
   },
   {
     name: 'saga: what a process holds is nobody else’s to claim',

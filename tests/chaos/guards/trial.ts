@@ -47,7 +47,7 @@ const CONFIG = {
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 30_000,
-    hookTimeout: 120_000,
+    hookTimeout: 60_000,
     retry: 0,
   },
 }

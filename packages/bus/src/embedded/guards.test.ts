@@ -114,6 +114,21 @@ test('an executor that is no consumer claims nothing', async () => {
   expect(await claim('one', 1)).toHaveLength(1)
 })
 
+test('a batch that fails as a whole is handled one by one', async () => {
+  const got: number[] = []
+  await bus.publish([moved('a', 1), moved('a', 2), moved('b', 1)])
+  await bus.consume(
+    MOVED,
+    async (delivery) => {
+      got.push(delivery.envelope.aggregateversion)
+      return { verdict: 'done' }
+    },
+    { together: () => Promise.reject(new Error('as a whole')) },
+  )
+  await bus.idle()
+  expect(got.toSorted()).toEqual([1, 1, 2])
+})
+
 test('a dead letter that is replayed and dies again is the same one', async () => {
   const event = moved('a', 1)
   const got: Delivery[] = []
