@@ -110,6 +110,16 @@ test('after-commit hooks do not run when the commit itself is refused', async ()
   await sql`drop table child`.execute(db.kysely)
 })
 
+test('a transaction that swallows the error of a statement is not taken for committed', async () => {
+  const run: string[] = []
+  const work = db.transaction(async (tx) => {
+    afterCommit(tx, () => run.push('committed'))
+    await sql`select 1 / 0`.execute(tx).catch(() => undefined)
+  })
+  await expect(work).rejects.toThrow('its error was swallowed')
+  expect(run).toEqual([])
+})
+
 test('two transactions that deadlock both commit, and the loser hooks count once', async () => {
   const bothHold = Promise.withResolvers<void>()
   let holding = 0

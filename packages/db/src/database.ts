@@ -204,6 +204,14 @@ function translatingPool(pool: pg.Pool, { watch, names }: Translation): Postgres
   }
 }
 
+/** A commit that the server made a rollback, since a statement before it had failed and nobody had let that be known. */
+class SwallowedError extends Error {
+  override readonly name = 'SwallowedError'
+  constructor() {
+    super('Nothing was committed: a statement of the transaction failed, and its error was swallowed')
+  }
+}
+
 type PooledClient = Awaited<ReturnType<PostgresPool['connect']>>
 
 interface NamingClient {
@@ -229,6 +237,7 @@ function translatingClient(
     return answer.then(
       (result) => {
         answered?.()
+        if (what === 'commit' && `${result.command}` === 'ROLLBACK') throw new SwallowedError()
         return result
       },
       (error: unknown) => {
