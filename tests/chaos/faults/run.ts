@@ -4,10 +4,10 @@ import { audit, type Complaint } from '../kernel/auditor.ts'
 import { isSettled } from '../kernel/cell.ts'
 import { comesTrue } from '../kernel/patience.ts'
 import { openPayer } from '../kernel/payer.ts'
-import { openBus } from '../kernel/world.ts'
+import { kernelTopology, openBus } from '../kernel/world.ts'
 import { type Load, openLoad } from './load.ts'
 import { NO_PACE, type Pace, type Phases, paceOf, type Work } from './pace.ts'
-import type { Scenario } from './scenarios.ts'
+import type { Play, Scenario } from './scenarios.ts'
 import { type Grounds, openStage, type Stage, timing } from './stage.ts'
 
 export interface Result {
@@ -83,9 +83,13 @@ async function carryOut(scenario: Scenario, { grounds, rate, ...options }: RunOp
   abandoned.defer(() => payer.close().catch(() => undefined))
   abandoned.defer(() => stage.giveUp())
   await warmUp(stage, rate)
-  const { phases, struck } = await playPhases(scenario, { stage, load, ...options })
+  const discarded = new Map<string, number>()
+  const discard = (queue: string, deliveries: number): void => {
+    discarded.set(queue, deliveries + (discarded.get(queue) ?? 0))
+  }
+  const { phases, struck } = await playPhases(scenario, { stage, load, discard, ...options })
   await load.close()
-  const complaints = await settle(stage, load)
+  const complaints = await settle(stage, load, discarded)
   await payer.close()
   await stage.close()
   const judged = await judge(stage, load)
@@ -110,10 +114,7 @@ async function warmUp({ database }: Stage, rate: number): Promise<void> {
   throw new Error(`${rate} sagas a second are more than this machine can do now: give a lower --rate`)
 }
 
-async function playPhases(
-  scenario: Scenario,
-  play: { stage: Stage; load: Load; seconds: number; random: () => number },
-): Promise<{ phases: Phases; struck: number }> {
+async function playPhases(scenario: Scenario, play: Play): Promise<{ phases: Phases; struck: number }> {
   const { seconds } = play
   const baselineFromMs = Date.now()
   await sleep(Math.max(2_000, seconds * 400))
@@ -124,10 +125,40 @@ async function playPhases(
   return { phases: { baselineFromMs, struckMs, liftedMs, endMs: Date.now() }, struck }
 }
 
-async function settle(stage: Stage, load: Load): Promise<Complaint[]> {
+async function settle(
+  stage: Stage,
+  load: Load,
+  discarded: ReadonlyMap<string, number>,
+): Promise<Complaint[]> {
+  const missed: Complaint[] = []
+  for (const [queue, deliveries] of discarded) missed.push(...(await sendAgain(stage, queue, deliveries)))
   const wishes = load.promised.map(({ wish }) => wish)
-  if (await comesTrue(() => isSettled(stage.database.query, wishes), SETTLE_WITHIN_MS)) return []
-  return [{ kind: 'stuck', text: `not at rest ${SETTLE_WITHIN_MS} ms after the load had ended` }]
+  if (await comesTrue(() => isSettled(stage.database.query, wishes), SETTLE_WITHIN_MS)) return missed
+  return [...missed, { kind: 'stuck', text: `not at rest ${SETTLE_WITHIN_MS} ms after the load had ended` }]
+}
+
+/** As an operator does who has deleted a queue: what was in it is published again. More than that must not be missing. */
+async function sendAgain(
+  { database: { query } }: Stage,
+  queue: string,
+  deliveries: number,
+): Promise<Complaint[]> {
+  const isFor = kernelTopology.find((one) => one.queue === queue)?.events.map(({ name }) => name) ?? []
+  const missing = (): Promise<{ id: string }[]> =>
+    query(
+      `select id from event_outbox e where event_type = any($1::text[])
+         and not exists (select from effect where effect.queue = $2 and effect.event_id = e.id)`,
+      [isFor, queue],
+    )
+  await comesTrue(async () => (await missing()).length <= deliveries, SETTLE_WITHIN_MS)
+  const lost = await missing()
+  await query(`update event_outbox set status = 'pending', published_at = null where id = any($1::uuid[])`, [
+    lost.map(({ id }) => id),
+  ])
+  if (lost.length <= deliveries) return []
+  return [
+    { kind: 'lost', text: `${queue} was deleted with ${deliveries} deliveries, and lacks ${lost.length}` },
+  ]
 }
 
 async function judge(

@@ -14,6 +14,8 @@ export interface Play {
   readonly seconds: number
   /** Numbers in [0, 1) that the seed decides. */
   readonly random: () => number
+  /** Deliveries that a broker threw away with their queue, because it was told to. */
+  readonly discard: (queue: string, deliveries: number) => void
 }
 
 /** A kind of fault, again and again for a while, under a load that goes on. */
@@ -239,8 +241,11 @@ async function alarm({ stage, seconds }: Play): Promise<number> {
 /** Of a queue that nobody waits for an answer of: what is in it when it is deleted is gone, whoever asks. */
 const DELETED = 'notifications.thing'
 
-async function deleteQueue({ stage, seconds }: Play): Promise<number> {
+async function deleteQueue({ stage, seconds, discard }: Play): Promise<number> {
   return await every({ times: Math.ceil(seconds / 5), everyMs: 5_000 }, async () => {
-    await stage.broker.control('delete_queue', '-p', stage.virtualHost, DELETED)
+    const said = await stage.broker.control('delete_queue', '-p', stage.virtualHost, DELETED)
+    const ready = /deleted with (\d+) ready messages/.exec(said)?.[1]
+    if (ready === undefined) throw new Error(`rabbitmqctl does not say what was in the queue: ${said}`)
+    discard(DELETED, Number(ready))
   })
 }
