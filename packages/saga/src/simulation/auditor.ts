@@ -142,10 +142,12 @@ export class Auditor {
     const database = this.#options.database()
     if (after.fence !== before.fence + 1) this.violated(`${after.sagaId}: claimed without a new fence`)
     if (before.deaths >= SUSPECT_DEATHS && this.#options.isCalm()) {
+      // Those that become suspects by this very claim come with it.
       const held = [...database.sagas.values()].filter(
-        ({ leaseOwner, deaths }) => leaseOwner === after.leaseOwner && deaths >= SUSPECT_DEATHS,
+        ({ leaseOwner, deaths, begunAtMs }) =>
+          leaseOwner === after.leaseOwner && deaths >= SUSPECT_DEATHS && begunAtMs !== after.begunAtMs,
       )
-      if (held.length > 1) this.violated(`${after.leaseOwner} runs ${held.length} suspects side by side`)
+      if (held.length > 0) this.violated(`${after.leaseOwner} runs suspects side by side`)
     }
     if (before.leaseOwner === null) return
     const isAlive = database.executors.has(before.leaseOwner)

@@ -12,7 +12,7 @@ const RARE = new Set([
 ])
 
 test('2,000 schedules of crashes, freezes, lost and doubled messages break no invariant', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async () => {
   const report = await simulateMany({ schedules: 2_000, seed })
   if (report.failure !== undefined) expect.fail(describeFailure(report.failure))
@@ -38,7 +38,7 @@ const weaknesses: readonly Weakness[] = [
   'deadlines do not wake',
 ]
 
-test.each(weaknesses)('the simulation sees a store whose %s', { timeout: 120_000 }, async (weakness) => {
+test.each(weaknesses)('the simulation sees a store whose %s', { timeout: 300_000 }, async (weakness) => {
   const { failure } = await simulateMany({
     schedules: 1_000,
     seed: 1,
@@ -50,7 +50,7 @@ test.each(weaknesses)('the simulation sees a store whose %s', { timeout: 120_000
 })
 
 test('the simulation sees leases that are trusted too long: by clocks that go at half the speed', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async () => {
   const { failure } = await simulateMany({
     schedules: 1_000,
@@ -58,11 +58,11 @@ test('the simulation sees leases that are trusted too long: by clocks that go at
     shrinks: 'not at all',
     alter: (scenario) => ({ ...scenario, clocks: scenario.clocks.map(() => 0.5) }),
   })
-  expect(failure?.violations.join()).toMatch(/tries .* (under fence|while)/)
+  expect(failure?.violations.join()).toMatch(/tries .* (under fence|while)|lost its lease/)
 })
 
 test('a failure is told with its simplest schedule, and its path leads to it again', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async () => {
   const broken = {
     schedules: 100,
