@@ -142,7 +142,7 @@ export const platformGuards: readonly Guard[] = [
     file: 'services/apps/src/db/migrations/0001-apps.sql',
     find: ' constraint installations_request_key unique,',
     replace: ',',
-    tests: tested('services/apps/src/service', 'asked for again while live are the first one'),
+    tests: tested('services/apps/src/db/guards', 'a request is one installation for ever'),
   },
   {
     name: 'http: a request under an Idempotency-Key is carried out once',

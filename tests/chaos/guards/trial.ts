@@ -54,6 +54,7 @@ const CONFIG = {
 
 /** Longer than any test may take by itself. */
 const PATIENCE_MS = 300_000
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
 /**
  * Runs tests of the copy with vitest and answers how each ended that ran.
@@ -119,14 +120,15 @@ async function vitest(root: string, args: readonly string[]): Promise<string> {
       said += text
     })
   }
-  process.once('exit', endAll)
+  // Whoever ends the drill ends this run, and its missing report ends the drill, which tidies up.
+  for (const signal of SIGNALS) process.on(signal, endAll)
   const timer = setTimeout(endAll, PATIENCE_MS)
   try {
     await once(child, 'close')
     return said
   } finally {
     clearTimeout(timer)
-    process.off('exit', endAll)
+    for (const signal of SIGNALS) process.off(signal, endAll)
     // A failed test may have left what it started.
     endAll()
   }
