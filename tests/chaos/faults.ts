@@ -55,7 +55,7 @@ function linesOf({ struck, pace, complaints, sagas, effects, durationMs }: Resul
   return [head, ...complaints.map(({ kind, text }) => `  ${kind}: ${text}`)].join('\n')
 }
 
-export function figuresOf(results: readonly Result[], minutes: number): Figure[] {
+function figuresOf(results: readonly Result[], minutes: number): Figure[] {
   const none = { is: '<=', than: 0 } as const
   const complaints = results.flatMap((result) => result.complaints)
   const count = (...kinds: Complaint['kind'][]): number =>
