@@ -5,6 +5,7 @@ import { openGrounds } from './faults/grounds.ts'
 import { type Result, runScenario } from './faults/run.ts'
 import { type Scenario, scenarios } from './faults/scenarios.ts'
 import type { Complaint } from './kernel/auditor.ts'
+import { heedInterruption } from './kernel/field.ts'
 import { seededRandom } from './random.ts'
 
 /** How slow it may be again, beside itself before the fault. */
@@ -26,8 +27,11 @@ export const faults: Suite = {
     const startedMs = performance.now()
     const wanted = scenariosNamed(task.option('only'))
     const results: Result[] = []
+    using interruption = heedInterruption()
     await using grounds = await openGrounds(wanted)
     for (const scenario of wanted) {
+      if (interruption.isOn)
+        throw new Error(`interrupted after ${results.length} of ${wanted.length} scenarios`)
       task.progress(`${scenario.name}: ${scenario.summary}`)
       const random = seededRandom(seed)
       const [seconds, rate] = [task.number('seconds'), task.number('rate')]

@@ -59,8 +59,8 @@ export async function runCells({ cells, nthOf, progress }: FieldOptions): Promis
   return results
 }
 
-/** The servers run apart from us: whoever interrupts the drill shall not leave them behind, so the cells in hand come to an end. */
-function heedInterruption(): Disposable & { readonly isOn: boolean } {
+/** The servers run apart from us: whoever interrupts the drill shall not leave them behind, so what is in hand comes to an end. */
+export function heedInterruption(): Disposable & { readonly isOn: boolean } {
   let isOn = false
   const note = (): void => {
     isOn = true
