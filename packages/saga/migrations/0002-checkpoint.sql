@@ -1,3 +1,7 @@
+-- Which executors died on the current step since its last checkpoint, as far as the others could see: one that only lost
+-- its session says so when it is back, and its death is taken back. Meaningless while deaths is 0.
+alter table saga_state add column dead_executors text[];
+
 -- The two statements of a saga's way, as functions for the sake of their plans: these are made once per connection,
 -- behind a pooler too. Parsing and planning were two thirds of a checkpoint's time.
 
@@ -65,7 +69,7 @@ begin
         lease_until = case when p.release or t.lease_owner is null then null
           else clock_timestamp() + p.lease_ttl_ms * interval '1 millisecond' end, -- real time: a lease
         begun_at = clock_timestamp(), -- real time: a lease
-        deaths = 0,
+        deaths = 0, dead_executors = null,
         ended_at = case when p.ended then app_now() end,
         version = t.version + 1, updated_at = now() -- audit
       from patch p

@@ -61,12 +61,25 @@ async function claimWhere(
         lease_until = clock_timestamp() + ${leaseTtlMs} * interval '1 millisecond', -- real time: a lease
         begun_at = clock_timestamp(), -- real time: a lease
         deaths = t.deaths + case when claimed.died then 1 else 0 end,
+        dead_executors = case when claimed.died then array_append(t.dead_executors, t.lease_owner)
+          else t.dead_executors end,
         started_at = coalesce(t.started_at, app_now())
       from claimed where t.saga_id = claimed.saga_id
       returning t.*
     )
     select ${ROW_COLUMNS} from s order by s.next_run_at`.execute(db)
   return rows.map(readRow)
+}
+
+/** Takes back the deaths that others have counted under these ids: the process behind them lives. */
+export async function forgive(db: QueryExecutorProvider, executorIds: readonly string[]): Promise<void> {
+  await sql`
+    update saga_state t set
+      deaths = greatest(0, t.deaths
+        - (select count(*) from unnest(t.dead_executors) d where d = any(${executorIds}::text[]))),
+      dead_executors = array(select d from unnest(t.dead_executors) d where d <> all(${executorIds}::text[]))
+    where t.status in ('RUNNING', 'COMPENSATING', 'COMPENSATION_STUCK')
+      and t.deaths > 0 and t.dead_executors && ${executorIds}::text[]`.execute(db)
 }
 
 /** Whether a claimed saga has killed too many executors to be tried again. */

@@ -47,6 +47,8 @@ interface Claims {
 
 /** A claim costs as much as twenty checkpoints: with many hands busy, one for each that gets free is too dear. */
 const GATHER_MS = 3
+/** So long after a session was lost somebody may still find what it held, and take this process for dead. */
+const FORGIVING_MS = 30_000
 const DATABASE_RETRY_MS = 250
 /** Effects that do not heed their signal are left behind. */
 const ABANDON_WAIT_MS = 1_500
@@ -63,6 +65,7 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
   const heart = new AbortController()
   const formerIds = new Set<string>()
   const followed = new WeakSet<AbortSignal>()
+  let forgivingUntilMs = 0
   let loops: Promise<void>[] = []
   let lastSweepMs = Number.NEGATIVE_INFINITY
   let claiming: Promise<unknown> = Promise.resolve()
@@ -87,6 +90,7 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
   const follow = ({ id, lost }: ExecutorIdentity): void => {
     if (followed.has(lost)) return
     followed.add(lost)
+    forgivingUntilMs = realClock.monotonicMs() + FORGIVING_MS
     const gone = (): void => {
       formerIds.add(id)
       crew.abandon(id, new Error('the connection behind the leases is lost'))
@@ -138,7 +142,8 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
     const over = new AbortController()
     const signal = AbortSignal.any([over.signal, stopped.signal])
     const naps = [bell.next(signal), realClock.sleep(sweepMs, signal)]
-    if (dueInMs !== null) naps.push(clock.sleep(Math.min(Math.ceil(dueInMs), MAX_NAP_MS), signal))
+    if (dueInMs !== null)
+      naps.push(clock.sleep(Math.min(Math.max(1, Math.ceil(dueInMs)), MAX_NAP_MS), signal))
     try {
       await Promise.race(naps)
     } finally {
@@ -177,6 +182,8 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
       await realClock.sleep(leaseTtlMs / 3, heart.signal).catch(() => undefined)
       try {
         await crew.renewLeases()
+        if (formerIds.size > 0 && realClock.monotonicMs() < forgivingUntilMs)
+          await store.forgive([...formerIds])
       } catch (error) {
         log.debug({ event: 'saga.renewal_failed', err: error })
       }

@@ -55,7 +55,7 @@ export async function retryNow(
       status = case when status = 'QUARANTINED' and direction = 'do' then 'RUNNING'
         when status = 'QUARANTINED' then 'COMPENSATING' else status end,
       next_run_at = case when step_deadline is null then app_now() else next_run_at end,
-      attempt = 0, deaths = 0, version = version + 1, updated_at = now()
+      attempt = 0, deaths = 0, dead_executors = null, version = version + 1, updated_at = now()
     where saga_id = ${sagaId}`.execute(tx)
 }
 
@@ -96,7 +96,7 @@ export async function skipStep(
     update saga_state set
       status = ${undoing ? 'COMPENSATING' : 'RUNNING'}, undo_index = ${undoIndex},
       step_index = ${stepIndex}, current_step = ${itsPlan.steps[stepIndex]?.name},
-      step_deadline = null, reply = null, attempt = 0, deaths = 0,
+      step_deadline = null, reply = null, attempt = 0, deaths = 0, dead_executors = null,
       next_run_at = app_now() + ${leftMs} * interval '1 millisecond',
       retry_count = case when ${undoing} then retry_count else 0 end,
       -- Whoever is still trying the skipped step has lost the saga.

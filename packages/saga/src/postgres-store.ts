@@ -1,6 +1,6 @@
 import type { Database, Tx } from '@cloudphone/db/database'
 import { writeCheckpoints } from './checkpoint.ts'
-import { claimAny, claimFree, giveBack, nextDueInMs, readHeld, renew } from './claim.ts'
+import { claimAny, claimFree, forgive, giveBack, nextDueInMs, readHeld, renew } from './claim.ts'
 import { groupCommit } from './group-commit.ts'
 import type { SagaStore } from './store.ts'
 
@@ -12,6 +12,7 @@ export function postgresStore<Schema>(database: Database<Schema>): SagaStore<Tx<
     claimAny: (options) => claimAny(db, options),
     nextDueInMs: (known) => nextDueInMs(db, known),
     renew: (leases) => renew(db, leases),
+    forgive: (executorIds) => forgive(db, executorIds),
     giveBack: (lease) => giveBack(db, lease),
     readHeld: (lease) => readHeld(db, lease),
     checkpoint: groupCommit((points) => writeCheckpoints(database.prepared, points)),

@@ -223,6 +223,22 @@ function deaths<Transaction>(open: Open<Transaction>): void {
     expect(only(await harness.store.claimAny(claimBy(four.id)))).toMatchObject({ deaths: 0 })
   })
 
+  test('a death that was only a lost session is taken back by the process that lives', async () => {
+    await using harness = await open()
+    const sagaId = await harness.start()
+    await kill(harness, 1)
+    const cut = await harness.openExecutor()
+    only(await harness.store.claimAny(claimBy(cut.id)))
+    await cut.die()
+    const other = await harness.openExecutor()
+    expect(only(await harness.store.claimAny(claimBy(other.id)))).toMatchObject({ deaths: 2 })
+    await harness.store.forgive([cut.id, 'another'])
+    expect(await harness.read(sagaId)).toMatchObject({ deaths: 1 })
+    // Twice is once.
+    await harness.store.forgive([cut.id])
+    expect(await harness.read(sagaId)).toMatchObject({ deaths: 1, fence: 3 })
+  })
+
   test('whoever has killed twice is claimed where there is room for a suspect, one at a time', async () => {
     await using harness = await open()
     await harness.start()

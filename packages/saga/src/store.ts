@@ -29,6 +29,8 @@ export interface SagaStore<Transaction> {
     sagaIds: readonly string[]
     leaseTtlMs: number
   }): Promise<ReadonlyMap<string, number>>
+  /** Takes back the deaths that others have counted under these ids: only their sessions were lost. */
+  forgive(executorIds: readonly string[]): Promise<void>
   /** Gives a lease back, to be claimed by anyone after `delayMs`. Nothing happens when the fence is no longer current. */
   giveBack(lease: { sagaId: string; fence: number; delayMs: number }): Promise<void>
   /** The saga as it stands, if this fence still holds it: after a write whose fate is unknown or was refused. */

@@ -28,7 +28,7 @@ export interface ModelDatabaseOptions {
 }
 
 export interface Write {
-  readonly by: 'start' | 'claim' | 'renew' | 'give_back' | 'checkpoint' | 'reply'
+  readonly by: 'start' | 'claim' | 'renew' | 'forgive' | 'give_back' | 'checkpoint' | 'reply'
   readonly before: ModelRow | undefined
   readonly after: ModelRow
   /** The row that a checkpoint was decided upon. */
@@ -51,6 +51,7 @@ export interface ModelRow
   readonly leaseOwner: string | null
   readonly leaseUntilMs: number | null
   readonly begunAtMs: number | null
+  readonly deadExecutors: readonly string[]
 }
 
 export interface ModelLogEntry extends Omit<LogEntry, 'status'> {
@@ -138,6 +139,7 @@ export class ModelDatabase {
       fence: hold === undefined ? 0 : 1,
       begunAtMs: hold === undefined ? null : realNowMs,
       deaths: 0,
+      deadExecutors: [],
       version: 1,
       traceparent: saga.traceparent,
       createdAtMs: nowMs,
@@ -157,8 +159,9 @@ export class ModelDatabase {
       .sort((one, other) => one.nextRunAtMs - other.nextRunAtMs)
     const healthy = due.filter(({ deaths }) => deaths < SUSPECT_DEATHS).slice(0, limit)
     const suspected = due.filter(({ deaths }) => deaths >= SUSPECT_DEATHS).slice(0, suspects)
-    const claimed = [...healthy, ...suspected].map((row) =>
-      this.#write(
+    const claimed = [...healthy, ...suspected].map((row) => {
+      const dead = from === 'any' && this.#hasKilled(row, options) ? [row.leaseOwner ?? ''] : []
+      return this.#write(
         'claim',
         {
           ...row,
@@ -166,12 +169,13 @@ export class ModelDatabase {
           leaseOwner: executorId,
           leaseUntilMs: realNowMs + leaseTtlMs,
           begunAtMs: realNowMs,
-          deaths: row.deaths + (from === 'any' && this.#hasKilled(row, options) ? 1 : 0),
+          deaths: row.deaths + dead.length,
+          deadExecutors: [...row.deadExecutors, ...dead],
           startedAtMs: row.startedAtMs ?? appNowMs,
         },
         row,
-      ),
-    )
+      )
+    })
     return claimed
       .sort((one, other) => one.nextRunAtMs - other.nextRunAtMs)
       .map((row) => asRead(row, appNowMs))
@@ -186,6 +190,15 @@ export class ModelDatabase {
       dueInMs = Math.min(dueInMs ?? Number.POSITIVE_INFINITY, row.nextRunAtMs - nowMs)
     }
     return dueInMs
+  }
+
+  forgive(executorIds: readonly string[]): void {
+    for (const row of [...this.sagas.values()]) {
+      const deadExecutors = row.deadExecutors.filter((id) => !executorIds.includes(id))
+      const forgiven = row.deadExecutors.length - deadExecutors.length
+      if (!LIVE.has(row.status) || row.deaths === 0 || forgiven === 0 || this.#locks.has(row.sagaId)) continue
+      this.#write('forgive', { ...row, deaths: Math.max(0, row.deaths - forgiven), deadExecutors }, row)
+    }
   }
 
   renew({
@@ -371,6 +384,7 @@ export class ModelDatabase {
       leaseUntilMs: release || row.leaseOwner === null ? null : realNowMs + point.leaseTtlMs,
       begunAtMs: realNowMs,
       deaths: 0,
+      deadExecutors: [],
       endedAtMs: ended ? appNowMs : null,
       version: row.version + 1,
       updatedAtMs: appNowMs,
@@ -408,6 +422,7 @@ export function modelStore(database: ModelDatabase): SagaStore<ModelTx> {
     claimAny: async (options) => database.claim('any', options),
     nextDueInMs: async (known) => database.nextDueInMs(known),
     renew: async (leases) => database.renew(leases),
+    forgive: async (executorIds) => database.forgive(executorIds),
     async giveBack(lease) {
       await database.unlocked(lease.sagaId)
       database.giveBack(lease)

@@ -119,6 +119,8 @@ export function remoteStore({
     nextDueInMs: (known) => ask({ label: 'next due', execute: () => database.nextDueInMs(known) }),
     renew: (leases) =>
       ask({ label: `renew ${leases.sagaIds.join(' ')}`, execute: () => database.renew(leases) }),
+    forgive: (executorIds) =>
+      ask({ label: `forgive ${executorIds.join(' ')}`, execute: () => database.forgive(executorIds) }),
     giveBack: (lease) =>
       ask({
         label: `give back ${lease.sagaId} #${lease.fence}`,
