@@ -37,7 +37,7 @@ const WORKERS = 2
 /** Each has a row of quota: one alone would let its creations pass only one after the other. */
 export const TENANTS = 32
 const POOL_DEVICES = 20_000
-const ANSWER_WITHIN_MS = 10_000
+const ANSWER_WITHIN_MS = 5_000
 /** Longer than any fault. */
 const TAKEN_WITHIN_MS = 90_000
 const DRAIN_WITHIN_MS = 20_000
@@ -54,7 +54,7 @@ export interface Stage extends AsyncDisposable {
   readonly proxies: readonly TcpProxy[]
   /** @throws Error when no scenario was to need it. */
   readonly broker: RabbitNode
-  /** As a client does that is left without an answer: asks the next worker, until one has taken it. */
+  /** As clients behind a balancer do: asks the workers in turn, and the next when one gives no answer, until it is taken. */
   insist(order: Order): Promise<void>
   /** kill -9 of the nth worker; the next one is opened at once. */
   kill(slot: number): Promise<void>
@@ -94,12 +94,14 @@ export async function openStage(grounds: Grounds, options: StageOptions): Promis
     const place = placeOf({ slot, database, bus, proxy: proxies[slot], proxied: options.proxied })
     await worker.order({ verb: 'open', world: { ...place, providerUrl: books.url, timing } })
   }
+  let asked = 0
   const living = (): Worker[] => slots.filter((worker) => !worker.hasEnded)
   const insist = async (order: Order): Promise<void> => {
     const deadlineMs = performance.now() + TAKEN_WITHIN_MS
-    for (let turn = 0; ; turn += 1) {
+    for (;;) {
       const workers = living()
-      const worker = workers[turn % Math.max(1, workers.length)]
+      asked += 1
+      const worker = workers[asked % Math.max(1, workers.length)]
       const taken = worker === undefined ? false : await tried(worker, order)
       if (taken) return
       if (closed.signal.aborted || performance.now() > deadlineMs)
