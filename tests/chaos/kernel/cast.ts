@@ -30,6 +30,7 @@ export interface Broker {
 }
 
 const CLOSE_WITHIN_MS = 10_000
+const ANSWER_WITHIN_MS = 60_000
 
 /** @throws Error in a cell without RabbitMQ. */
 export function brokerOf({ broker }: Ground): Broker {
@@ -205,17 +206,23 @@ export class Cast {
     victim.signal('SIGCONT')
   }
 
-  /** As a client does that was left without an answer: asks again, whoever is there. */
+  /**
+   * As a client does that was left without an answer: asks again, whoever is there.
+   * @throws Error when there has been no answer for a minute.
+   */
   async insist(order: Order): Promise<void> {
-    for (let turn = 0; ; turn += 1) {
+    const untilMs = performance.now() + ANSWER_WITHIN_MS
+    let reason: unknown = 'nobody is there'
+    for (let turn = 0; performance.now() < untilMs; turn += 1) {
       const living = this.#living()
       const worker = living[turn % Math.max(1, living.length)]
       try {
         if (worker !== undefined) return await within(worker.order(order), 1_500)
       } catch (error) {
-        if (turn > 100) throw error
+        reason = error
       }
       await sleep(50)
     }
+    throw new Error(`no answer to ${order.verb} within ${ANSWER_WITHIN_MS} ms`, { cause: reason })
   }
 }

@@ -75,8 +75,10 @@ interface Hand extends Worker {
 }
 
 function startHand(cache: string): Hand {
+  // In a process group of its own: Ctrl-C is for the drill, which ends its cells in good order.
   const child: ChildProcess = fork(SCRIPT, [], {
     execArgv: [],
+    detached: true,
     env: { ...process.env, NODE_COMPILE_CACHE: cache },
   })
   const pending = new Map<number, { resolve: () => void; reject: (error: Error) => void }>()
