@@ -18,14 +18,14 @@ export const faults: Suite = {
   options: {
     only: { default: '', help: `one scenario: ${scenarios.map(({ name }) => name).join(', ')}` },
     seconds: { default: '15', help: 'how long the faults of a scenario last, about' },
-    rate: { default: '20', help: 'sagas asked for per second, and twice as many events' },
+    rate: { default: '10', help: 'sagas asked for per second, and twice as many events' },
     seed: { default: '', help: 'the choices of an earlier run, as it printed them (default: new ones)' },
   },
   run: async (task) => {
+    const wanted = scenariosNamed(task.option('only'))
     const seed = task.option('seed') === '' ? randomInt(2 ** 31) : task.number('seed')
     task.progress(`seed ${seed}`)
     const startedMs = performance.now()
-    const wanted = scenariosNamed(task.option('only'))
     const results: Result[] = []
     using interruption = heedInterruption()
     await using grounds = await openGrounds(wanted)
