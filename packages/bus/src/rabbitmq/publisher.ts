@@ -70,19 +70,26 @@ export function openPublisher({ link, clock, prepare, confirmTimeoutMs }: Publis
       // Written one behind the other without a pause: their order is the order of this loop.
       const confirms = stamped.map(({ message, correlationId }) => publish(channel, message, correlationId))
       const timer = new AbortController()
+      const settled = keptAsTheyCome(confirms)
       const timeout = clock.sleep(confirmTimeoutMs, timer.signal).then(() => {
         channel.close().catch(ignoredUnlessRaced)
+        // One queue that has lost its leader confirms nothing, and must not hold up what all others have taken.
+        if (settled.some((one) => one?.status === 'fulfilled')) return
         throw new Error(`RabbitMQ confirmed nothing for ${confirmTimeoutMs} ms`)
       })
       timeout.catch(ignoredUnlessRaced)
-      const settled = await Promise.race([
-        Promise.allSettled(confirms),
-        interrupted.promise,
-        timeout,
-      ]).finally(() => timer.abort())
+      await Promise.race([Promise.allSettled(confirms), interrupted.promise, timeout]).finally(() =>
+        timer.abort(),
+      )
+      const known = [...settled]
       // A return comes before its confirm, but the client tells of it one round of events later.
       await afterEvents()
-      return stamped.map(({ correlationId }, at) => outcomeOf(settled[at], returned.delete(correlationId)))
+      return stamped.map(({ correlationId }, at) => {
+        const wasReturned = returned.delete(correlationId)
+        const one = known[at]
+        if (one !== undefined) return outcomeOf(one, wasReturned)
+        return { outcome: 'failed', error: `RabbitMQ did not confirm it within ${confirmTimeoutMs} ms` }
+      })
     },
     async close() {
       const last = (await opening?.catch(() => undefined)) ?? opened
@@ -109,9 +116,25 @@ function publish(channel: Channel, message: Outgoing, correlationId: string): Pr
   )
 }
 
-function outcomeOf(settled: PromiseSettledResult<void> | undefined, returned: boolean): PublishOutcome {
-  if (settled?.status === 'fulfilled') return { outcome: returned ? 'unroutable' : 'accepted' }
-  const reason: unknown = settled?.reason
+/** What has become of each promise so far; undefined while nothing has. */
+function keptAsTheyCome(promises: readonly Promise<void>[]): (PromiseSettledResult<void> | undefined)[] {
+  const settled: (PromiseSettledResult<void> | undefined)[] = promises.map(() => undefined)
+  for (const [at, promise] of promises.entries()) {
+    promise.then(
+      (value) => {
+        settled[at] = { status: 'fulfilled', value }
+      },
+      (reason: unknown) => {
+        settled[at] = { status: 'rejected', reason }
+      },
+    )
+  }
+  return settled
+}
+
+function outcomeOf(settled: PromiseSettledResult<void>, returned: boolean): PublishOutcome {
+  if (settled.status === 'fulfilled') return { outcome: returned ? 'unroutable' : 'accepted' }
+  const reason: unknown = settled.reason
   const error = reason instanceof Error ? reason : new Error(String(reason))
   // The broker's no to this one message; anything else is a lost channel, of which nothing is known.
   if ('code' in error && error.code === 'NACK') return { outcome: 'failed', error: error.message }
