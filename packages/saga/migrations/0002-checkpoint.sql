@@ -41,9 +41,11 @@ end $$;
 create function saga_checkpoint(patches jsonb)
 returns table (saga_id text, fence bigint, version bigint, updated_at timestamptz, ended_at timestamptz, remaining_ms float8)
 language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
+declare
+  saga_ids text[] := array(select one ->> 'saga_id' from jsonb_array_elements(patches) as one);
 begin
   return query
     with patch as (
@@ -73,7 +75,8 @@ begin
         ended_at = case when p.ended then app_now() end,
         version = t.version + 1, updated_at = now() -- audit
       from patch p
-      where t.saga_id = p.saga_id and t.fence = p.fence and t.version = p.version and t.ended_at is null
+      -- Twice the same condition: the first one is known before the join, whichever side that begins with.
+      where t.saga_id = any(saga_ids) and t.saga_id = p.saga_id and t.fence = p.fence and t.version = p.version and t.ended_at is null
       returning t.saga_id, t.fence, t.version, t.updated_at, t.ended_at, t.timeout_at,
         p.log_step, p.log_direction, p.log_attempt, p.log_status, p.log_error, p.actor, p.executor, p.took_ms
     ), logged as (

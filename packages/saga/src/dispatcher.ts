@@ -157,6 +157,8 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
       try {
         bell.clear()
         if (executor.current === null) await Promise.race([executor.held(), whenAborted(stopped.signal)])
+        // Before the look: a hand that gets free while it lasts must not go unseen.
+        busy = true
         const claims = await claim()
         busy = claims.full
         await rest(claims)
