@@ -78,7 +78,9 @@ export function openCrew<Transaction>({
 
   return {
     get size() {
-      return runs.size
+      let size = 0
+      for (const run of runs.keys()) if (!run.over) size += 1
+      return size
     },
     get suspects() {
       return [...runs.keys()].some(({ row }) => row.deaths >= SUSPECT_DEATHS) ? 0 : 1
@@ -93,6 +95,7 @@ export function openCrew<Transaction>({
         abandon: new AbortController(),
         trustUntilMs: trustUntil(askedMs, leaseTtlMs),
         draining: false,
+        over: false,
       }
       carried.set(row.sagaId, run)
       if (lost || draining) run.abandon.abort(new Error('taken too late'))

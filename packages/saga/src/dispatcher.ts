@@ -223,7 +223,7 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
         // A look at everything, not only at what is free.
         lastSweepMs = Number.NEGATIVE_INFINITY
         const { claimed } = await claim()
-        if (claimed === 0 && crew.size === 0) return
+        if (claimed === 0 && crew.size === 0) return crew.settled()
         await crew.settled()
       }
     },

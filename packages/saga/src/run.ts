@@ -52,6 +52,8 @@ export interface Run<Transaction> {
   trustUntilMs: number
   /** Set when the process drains: the next checkpoint gives the lease back. */
   draining: boolean
+  /** Its last checkpoint is written: whoever hears of that finds the hand free. */
+  over: boolean
 }
 
 /** The database refused a write: the saga has moved on without us. */
@@ -253,6 +255,7 @@ class Turn<Transaction> {
     if (entry?.status === 'failed') telemetry.failed(this.#row, this.#step, entry.error)
     if (alarm !== null) telemetry.alarmed(next, this.#step, alarm)
     if (next.endedAt !== null) telemetry.ended(next)
+    this.#run.over = decision.next.kind !== 'go_on'
     this.#room.moved(next, decision)
     await this.#reach('after_checkpoint')
     if (decision.next.kind !== 'go_on') return undefined
