@@ -230,8 +230,9 @@ export function openDispatcher<Transaction>(options: DispatcherOptions<Transacti
     async stop(graceMs) {
       const reason = new Error('sagas are stopping')
       stopped.abort(reason)
-      await claiming
+      // At once: what a claim under way brings in now is given back.
       crew.drain()
+      await claiming
       const enough = new AbortController()
       const patience = realClock.sleep(graceMs, enough.signal).then(
         () => {
