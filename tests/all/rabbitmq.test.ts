@@ -206,6 +206,7 @@ describe('RabbitMQ bus, beyond the contract', () => {
     await until('the first delivery', async () => first.length === 1)
     const second = await collect(other)
     proxy.silence()
+    // Real time: the broker's heartbeats take no clock. TCP alone would need a quarter of an hour.
     const startedAtMs = performance.now()
     await other.publish([moved('a', 2)])
     await expect(cut.publish([moved('a', 3)])).rejects.toThrow()

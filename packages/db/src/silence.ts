@@ -4,6 +4,7 @@
  * query and every wait for a lock. So a query without an answer is asked after, over a fresh connection: the server knows
  * whether it is at work on it.
  */
+// Real time, never an injected clock: it is sockets that are watched.
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from '@cloudphone/observe/log'

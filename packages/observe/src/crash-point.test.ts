@@ -18,6 +18,7 @@ test('a place throws at the visit it was told, and at no other', async () => {
 })
 
 test('a place hangs for as long as it was told', async () => {
+  // Real time: a hang is of the process, and has no clock to be injected.
   const startedMs = performance.now()
   await crashPoints('a=hang=30').reach('a')
   expect(performance.now() - startedMs).toBeGreaterThanOrEqual(29)

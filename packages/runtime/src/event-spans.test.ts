@@ -67,7 +67,7 @@ test('an event takes the span of its publishing along; one that the bus does not
   expect(refused?.parentSpanId).toBeUndefined()
   expect(sent).toEqual(
     events.map((event, at) => {
-      const { traceId, spanId } = collector.spans[at]!
+      const { traceId, spanId } = collector.spans[at] ?? expect.unreachable('no such span')
       return { ...event, traceparent: `00-${traceId}-${spanId}-01` }
     }),
   )

@@ -84,7 +84,7 @@ function pointOf(row: SagaRow, outcome: Outcome, options: Partial<Checkpoint> = 
 
 function only(rows: readonly SagaRow[]): SagaRow {
   expect(rows).toHaveLength(1)
-  return rows[0]!
+  return rows[0] ?? expect.unreachable('nothing was claimed')
 }
 
 /** Registers what every store must do. */

@@ -136,6 +136,7 @@ async function becomesReady(port: number): Promise<void> {
   while (!(await isReady(port))) {
     if (performance.now() > deadlineMs)
       throw new Error(`RabbitMQ does not answer on port ${port} after ${READY_WITHIN_MS} ms`)
+    // Real time: a server that starts cannot be awaited, only asked again.
     await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS))
   }
 }

@@ -69,6 +69,7 @@ export async function until<Answer>(
   for (;;) {
     const answer = await look()
     if (answer !== false && answer !== undefined) return answer as Exclude<Answer, false | undefined>
+    // Real time: the other end is a broker or another process, which cannot be awaited, only asked again.
     await new Promise((resolve) => setTimeout(resolve, 2))
   }
 }
