@@ -7,6 +7,7 @@ import { ListRevocations, type Revocation } from '@cloudphone/contracts/api/user
 import type { Clock } from '@cloudphone/observe/clock'
 import type { Logger } from '@cloudphone/observe/log'
 import { LRUCache } from 'lru-cache'
+import { common } from './problem.ts'
 import type { ServiceClient } from './service-client.ts'
 
 /** What one instance knows to be revoked. */
@@ -102,7 +103,14 @@ export function watchRevocations(options: {
   const watching = watch()
 
   return {
-    known: () => (cursor === undefined ? load() : Promise.resolve()),
+    known: async () => {
+      if (cursor !== undefined) return
+      await load().catch((error: unknown) => {
+        const problem = common.service_unavailable({ service: 'users' })
+        problem.cause = error
+        throw problem
+      })
+    },
     isRevoked: ({ userId, sessionId, epoch = 0 }) =>
       sessions.has(sessionId) || epoch < (epochs.get(userId) ?? 0),
     onChange: (listener) => {
