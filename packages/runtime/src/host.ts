@@ -85,6 +85,7 @@ async function start(
       ready: async () => (await kernel?.ready()) ?? true,
       uploadLimitBytes,
       tracer: base.tracer,
+      limits: parts.http,
     },
     bindings,
   )

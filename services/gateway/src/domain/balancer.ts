@@ -108,6 +108,14 @@ export class Balancer {
     return best.address
   }
 
+  /** True when somebody else is in rotation. */
+  hasOther(address: string): boolean {
+    for (const other of this.#addresses) {
+      if (other !== address && this.#instances.get(other)?.probeAtMs === undefined) return true
+    }
+    return false
+  }
+
   /** An instance is done with what `choose` gave it. */
   release(address: string): void {
     const instance = this.#instances.get(address)
@@ -192,11 +200,7 @@ export class Balancer {
   /** Never the last one in rotation: a bad instance is better than none, and the breaker guards it. */
   #eject(instance: Instance, nowMs: number): void {
     const isOut = instance.probeAtMs !== undefined
-    const hasOther = this.#addresses.some((address) => {
-      const other = this.#instances.get(address)
-      return other !== undefined && other !== instance && other.probeAtMs === undefined
-    })
-    if (!isOut && !hasOther) return
+    if (!isOut && !this.hasOther(instance.address)) return
     // Requests that were on their way together fail together: that is one ejection.
     if (isOut && !instance.isProbed) return
     if (nowMs - instance.readmittedAtMs > forgivenAfterMs && !isOut) instance.ejections = 0
