@@ -94,11 +94,11 @@ export function openTelemetry(log: Logger, metrics: Metrics): GatewayTelemetry {
 const breakerLevels: Readonly<Record<BreakerState, number>> = { closed: 0, 'half-open': 1, open: 2 }
 
 function watchUpstream(metrics: Metrics, look: () => readonly UpstreamState[]): void {
-  const watch = (name: string, help: string, valueOf: (state: UpstreamState) => number): void => {
+  const watch = (name: string, help: string, levelOf: (state: UpstreamState) => number): void => {
     metrics.gauge({
       ...{ name, help, labels: ['service'] },
       collect: (gauge) => {
-        for (const state of look()) gauge.set({ service: state.service }, valueOf(state))
+        for (const state of look()) gauge.set({ service: state.service }, levelOf(state))
       },
     })
   }

@@ -91,8 +91,9 @@ function boundConnections(
 /** Node's own refusals by their codes (`llhttp`, and `ERR_HTTP_REQUEST_TIMEOUT` of its checks). */
 function problemOf(error: NodeJS.ErrnoException & { rawPacket?: Buffer; reason?: string }): ProblemError {
   if (error.code === 'HPE_HEADER_OVERFLOW') {
-    // Without a line's end so far it is the URL that has no end.
-    const isUrl = error.rawPacket?.includes('\r\n') === false
+    // The packet begins with the request, and its first line alone is too long.
+    const text = error.rawPacket?.toString('latin1', 0, headBytes) ?? ''
+    const isUrl = /^[A-Z]+ [^\n]*$/.test(text)
     return isUrl
       ? problems.url_too_long({ limitBytes: urlBytes })
       : problems.headers_too_large({ limitBytes: headBytes, limitCount: headCount })

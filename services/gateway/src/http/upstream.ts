@@ -67,6 +67,7 @@ const graceMs = 1_000
 const bodyTimeoutMs = 60_000
 const connectTimeoutMs = 2_000
 const probeTimeoutMs = 1_000
+const patienceMs = 10_000
 
 interface Pool {
   readonly service: ServiceName
@@ -137,8 +138,8 @@ class Journey implements Passage {
   readonly #pool: Pool
   readonly #headers: string[]
   readonly #begunMs: number
-  /** Most need one instance: the list of those that failed is made when there is one. */
-  #tried: string[] | undefined
+  #tried: string[] = []
+  #isRepeated = false
   #attempt: Attempt | undefined
   #isAborted = false
 
@@ -158,9 +159,9 @@ class Journey implements Passage {
     balancer.know(addresses, this.#begunMs)
     if (balancer.isWatching) probe(this.gear, this.#pool)
     const waitMs = balancer.refusal(this.#begunMs)
-    if (waitMs !== undefined) return this.receiver.fail(paused(service, waitMs))
+    if (waitMs !== undefined) return void this.receiver.fail(paused(service, waitMs))
     budget.earn()
-    this.#try(undefined)
+    this.#try(undefined, undefined)
   }
 
   resume(): void {
@@ -172,11 +173,11 @@ class Journey implements Passage {
     this.#attempt?.abort(reason)
   }
 
-  /** @param failure of the last attempt; without another instance it is the end. */
-  #try(failure: Error | undefined): void {
+  /** After the failure of an attempt, if there was one; without another instance it is the end. */
+  #try(failed: string | undefined, failure: Error | undefined): void {
     const { method, path, template, body, traceparent, deadlineMs } = this.request
-    const address = this.#pool.balancer.choose(this.#tried ?? [])
-    if (address === undefined) return this.#giveUp(failure)
+    const address = this.#pool.balancer.choose(this.#tried)
+    if (address === undefined) return void this.#giveUp(failed, failure)
     const span = startClientSpan(this.gear.tracer, { method, path, template, origin: address }, traceparent)
     const at = this.request.headers.length
     if (span !== undefined) this.#headers[at + 1] = span.traceparent
@@ -213,38 +214,50 @@ class Journey implements Passage {
   /** True when a bad answer is better forgotten: another instance is asked instead. */
   asksElsewhere(address: string, status: number): boolean {
     const { method, body, service } = this.request
-    this.note(address, 'failing')
-    if (status === 504 || this.#tried !== undefined || body?.isTouched()) return false
-    if (!mayRepeat(method) || !this.#pool.balancer.hasOther(address) || !this.#pool.budget.spend())
-      return false
+    const isLate = status === 504
+    if (!isLate || this.#isPatient()) this.note(address, 'failing')
+    if (isLate || this.#isRepeated || !mayRepeat(method) || body?.isTouched()) return false
+    if (!this.#pool.balancer.hasOther(address) || !this.#pool.budget.spend()) return false
+    this.#isRepeated = true
     this.gear.telemetry.retried({ service, why: 'answer' })
-    this.#tried = [address]
-    this.#try(new Error(`HTTP ${status} from ${address}`))
+    this.#tried.push(address)
+    this.#try(address, new Error(`HTTP ${status} from ${address}`))
     return true
   }
 
   /** An attempt ended without an answer. */
   failed(address: string, error: Error): void {
     if (this.#isAborted) return
-    if (error instanceof ProblemError) return this.receiver.fail(error)
+    if (error instanceof ProblemError) return void this.receiver.fail(error)
     const { method, body, service } = this.request
+    const { balancer, budget } = this.#pool
     const { outcome, next } = afterFailure(error, { method, isBodyTouched: body?.isTouched() ?? false })
-    if (outcome !== undefined) this.note(address, outcome)
-    if (next === 'end') return this.#giveUp(error)
+    if (outcome === 'unreachable' || (outcome === 'failing' && this.#isPatient())) this.note(address, outcome)
+    if (next === 'end') return void this.#giveUp(address, error)
     // What was sent may be repeated once, and only while few are; what never left may go wherever somebody is.
-    const isRepeat = next === 'repeat'
-    if (isRepeat && (this.#tried !== undefined || !this.#pool.budget.spend())) return this.#giveUp(error)
-    this.gear.telemetry.retried({ service, why: isRepeat ? 'broken' : 'never sent' })
-    const isOnly = isRepeat && !this.#pool.balancer.hasOther(address)
-    this.#tried = isOnly ? [] : [...(this.#tried ?? []), address]
-    this.#try(error)
+    if (next === 'repeat') {
+      if (this.#isRepeated || !budget.spend()) return void this.#giveUp(address, error)
+      this.#isRepeated = true
+    }
+    this.gear.telemetry.retried({ service, why: next === 'repeat' ? 'broken' : 'never sent' })
+    // The only one may have closed a connection that was idle: it is asked again.
+    if (next === 'move' || balancer.hasOther(address)) this.#tried.push(address)
+    this.#try(address, error)
   }
 
-  #giveUp(cause: Error | undefined): void {
+  /** Somebody who gives us a moment only learns nothing about an instance, and must not put it out of rotation. */
+  #isPatient(): boolean {
+    return (this.request.deadlineMs ?? longAnswerMs) >= patienceMs
+  }
+
+  #giveUp(address: string | undefined, cause: Error | undefined): void {
     const { service, deadlineMs } = this.request
-    this.#pool.balancer.noteFailed(this.gear.clock.monotonicMs())
+    const { balancer } = this.#pool
+    if (address === undefined || (this.#isPatient() && !balancer.hasOther(address))) {
+      balancer.noteFailed(this.gear.clock.monotonicMs())
+    }
     const isLate = cause !== undefined && 'code' in cause && cause.code === 'UND_ERR_HEADERS_TIMEOUT'
-    if (!isLate) return this.receiver.fail(unavailable(service, cause))
+    if (!isLate) return void this.receiver.fail(unavailable(service, cause))
     const problem = common.deadline_exceeded({ service, waitedMs: deadlineMs ?? longAnswerMs })
     problem.cause = cause
     this.receiver.fail(problem)
@@ -312,7 +325,7 @@ class Attempt implements Dispatcher.DispatchHandler {
     if (this.#stage === 'forgotten') return
     if (this.#stage === 'answering') {
       if (this.#abortedBy === undefined) this.#journey.note(this.#address, 'unreachable')
-      return this.#journey.receiver.fail(error)
+      return void this.#journey.receiver.fail(error)
     }
     this.#span?.fail(error)
     this.#span?.end()
