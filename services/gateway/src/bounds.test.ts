@@ -177,7 +177,7 @@ test('behind a trusted proxy the caller is who it says, and TLS is known', async
   const answer = await fetch(`${behind.url}/api/devices`, {
     headers: { authorization: `Bearer ${behind.token()}`, 'x-forwarded-for': '1.2.3.4, 203.0.113.9' },
   })
-  const { headers } = await answer.json()
+  const { headers } = JSON.parse(await answer.text())
   expect(headers).toMatchObject({ 'x-forwarded-for': '203.0.113.9', 'x-forwarded-proto': 'https' })
   expect(answer.headers.get('strict-transport-security')).toMatch(/max-age=\d{7,}/)
   await behind.close()

@@ -22,7 +22,7 @@ async function ask(method: string, headers: Record<string, string> = {}) {
     headers: { authorization: `Bearer ${town.token()}`, ...headers },
     ...(method === 'POST' && { body: 'x' }),
   })
-  return { status: response.status, headers: response.headers, body: await response.json() }
+  return { status: response.status, headers: response.headers, body: JSON.parse(await response.text()) }
 }
 
 /** A line of the gateway's metrics. */
