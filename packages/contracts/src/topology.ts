@@ -13,7 +13,12 @@ import {
   DeviceStatusChanged,
   DeviceStopped,
 } from './events/device-events.ts'
-import { UserCreated } from './events/user-events.ts'
+import {
+  TenantQuotaUpdated,
+  UserCreated,
+  UserQuotaExceeded,
+  UserQuotaUpdated,
+} from './events/user-events.ts'
 import type { ServiceName } from './services.ts'
 
 /** One queue of one service. */
@@ -41,6 +46,9 @@ export const events: readonly EventDefinition[] = [
   AppInstallCompleted,
   AppInstallFailed,
   UserCreated,
+  UserQuotaUpdated,
+  UserQuotaExceeded,
+  TenantQuotaUpdated,
 ]
 
 function queue(

@@ -11,7 +11,7 @@ import { planOf } from './decide.ts'
 import type { SagaDefinition, SagaStatus } from './definition.ts'
 import { type Offer, openDispatcher } from './dispatcher.ts'
 import { InvalidDefinition } from './errors.ts'
-import { groupCommit } from './group-commit.ts'
+import { groupCommit } from '@cloudphone/db/group-commit'
 import { openHints } from './hints.ts'
 import { refuseMissing } from './known.ts'
 import {

@@ -1,4 +1,5 @@
 import type { Role } from '@cloudphone/contracts/access'
+import { GetQuota } from '@cloudphone/contracts/api/quota-api'
 import * as api from '@cloudphone/contracts/api/users-api'
 import { UserId } from '@cloudphone/contracts/id'
 import type { Command } from 'commander'
@@ -92,7 +93,7 @@ function addUserCommands(program: Command): void {
     configure: (c) => c.argument('[user-id]', 'whose'),
     run: async ({ client, args, out }) => {
       const userId = args[0] === undefined ? (await client.call(api.Me)).id : UserId.parse(args[0])
-      out.answer(await client.call(api.GetQuota, { params: { userId } }), ({ limits, used }) =>
+      out.answer(await client.call(GetQuota, { params: { userId } }), ({ limits, used }) =>
         facts([
           ['phones', `${used.devices} of ${limits.maxDevices}`],
           ['CPU cores', `${used.cpu} of ${limits.maxCpu}`],

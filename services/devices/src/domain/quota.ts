@@ -1,4 +1,4 @@
-import { CommitQuota, ReleaseQuota, ReserveQuota } from '@cloudphone/contracts/api/users-api'
+import { CommitQuota, ReleaseQuota, ReserveQuota } from '@cloudphone/contracts/api/quota-api'
 import type { DeviceId, TenantId, UserId } from '@cloudphone/contracts/id'
 import type { ServiceClient } from '@cloudphone/runtime/service-client'
 

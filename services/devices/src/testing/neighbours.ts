@@ -2,7 +2,7 @@
  * maps that a test can look into. */
 import type { Role } from '@cloudphone/contracts/access'
 import { GetApk } from '@cloudphone/contracts/api/apps-api'
-import { CommitQuota, ReleaseQuota, ReserveQuota } from '@cloudphone/contracts/api/users-api'
+import { CommitQuota, ReleaseQuota, ReserveQuota } from '@cloudphone/contracts/api/quota-api'
 import { systemIds, type TenantId, type UserId } from '@cloudphone/contracts/id'
 import { type Binding, bind } from '@cloudphone/runtime/http-server'
 import { defineProblems } from '@cloudphone/runtime/problem'

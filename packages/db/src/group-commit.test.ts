@@ -1,4 +1,4 @@
-import { DatabaseUnavailable } from '@cloudphone/db/errors'
+import { DatabaseUnavailable } from './errors.ts'
 import { expect, test } from 'vitest'
 import { groupCommit } from './group-commit.ts'
 
