@@ -59,6 +59,9 @@ export interface Client {
   accessToken(): Promise<string>
 }
 
+/** What a new access token may help against. */
+const renewable = new Set(['token_expired', 'token_revoked', 'invalid_token'])
+
 /** Opens a client. It signs in with the first call and renews its token when that has expired. */
 export function openClient(options: ClientOptions): Client {
   const url = options.url.replace(/\/+$/, '')
@@ -72,7 +75,7 @@ export function openClient(options: ClientOptions): Client {
     const first = await send(await session.token())
     if (first.status !== 401) return checked(first)
     const problem = await problemOf(first)
-    if (problem.code !== 'token_expired' && problem.code !== 'invalid_token') throw problem
+    if (!renewable.has(problem.code)) throw problem
     return checked(await send(await session.renew(problem)))
   }
 

@@ -11,6 +11,7 @@ import { type Binding, openHttpServer } from './http-server.ts'
 import { openKernel } from './kernel.ts'
 import type { Platform } from './platform.ts'
 import type { AnyService, BaseContext, ServiceParts } from './service.ts'
+import { watchRevocations } from './revocation-watch.ts'
 import { openServiceClient } from './service-client.ts'
 import { openServiceTokens, openTokenVerifier } from './tokens.ts'
 
@@ -121,13 +122,15 @@ function baseContext(
     'client',
     openServiceClient({ self: service.name, registry: platform.registry, serviceTokens, tracer }),
   )
+  const revocations = closing.add('revocations', watchRevocations({ client, clock, log }))
   return {
     name: service.name,
     instance,
     settings: readSettings(service.settings, platform.env),
     registry: platform.registry,
     client,
-    tokens: openTokenVerifier({ fetchKeys: () => client.call(Jwks), now }),
+    tokens: openTokenVerifier({ fetchKeys: () => client.call(Jwks), now, revocations }),
+    revocations,
     serviceTokens,
     clock,
     ids: platform.ids ?? systemIds,

@@ -70,6 +70,7 @@ export const common = defineProblems({
   invalid_request: [400, 'The request does not fit the contract.'],
   unauthenticated: [401, 'Sign in first: send an access token or an API key as a Bearer token.'],
   token_expired: [401, 'The access token has expired; refresh it.'],
+  token_revoked: [401, 'The access token was revoked; refresh it or sign in again.'],
   invalid_token: [401, 'The access token is not valid here.'],
   forbidden: [403, 'Your role may not do this; it needs the permission {permission}.'],
   not_found: [404, 'There is no {method} {path}.'],

@@ -25,6 +25,7 @@ import type { FastifyInstance } from 'fastify'
 import type { z } from 'zod'
 import type { ClosingStack } from './closing.ts'
 import type { Binding } from './http-server.ts'
+import type { RevocationWatch } from './revocation-watch.ts'
 import type { ServiceClient } from './service-client.ts'
 import type { ServiceTokens, TokenVerifier } from './tokens.ts'
 
@@ -37,6 +38,8 @@ export interface BaseContext<Settings> {
   readonly registry: Registry
   readonly client: ServiceClient
   readonly tokens: TokenVerifier
+  /** What was revoked; for what outlives the request that was let in, such as a socket. */
+  readonly revocations: RevocationWatch
   readonly serviceTokens: ServiceTokens
   readonly clock: Clock
   readonly ids: Ids

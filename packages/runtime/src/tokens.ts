@@ -1,20 +1,52 @@
 import { createHash } from 'node:crypto'
-import { type Caller, Role } from '@cloudphone/contracts/access'
+import { type Caller, Permission, Role } from '@cloudphone/contracts/access'
 import { TenantId, UserId } from '@cloudphone/contracts/id'
 import type { ServiceName } from '@cloudphone/contracts/services'
 import { createLocalJWKSet, errors, type JSONWebKeySet, jwtVerify, SignJWT } from 'jose'
 import { LRUCache } from 'lru-cache'
 import { z } from 'zod'
 import { common, ProblemError } from './problem.ts'
+import type { RevocationWatch } from './revocation-watch.ts'
 
 /** What an access token must say; set by the users service, checked by everybody. */
 export const accessTokens = { issuer: 'cloudphone', audience: 'cloudphone-api', algorithm: 'EdDSA' } as const
 
-const Claims = z.object({ sub: UserId, tid: TenantId, role: Role, sid: z.string(), exp: z.number() })
+/** An API key may have been narrowed to a permission that this version does not know: it holds the others. */
+const Scopes = z
+  .array(z.string())
+  .transform((names) => names.filter((name): name is Permission => Permission.safeParse(name).success))
+
+const Claims = z.object({
+  ...{ sub: UserId, tid: TenantId, role: Role, sid: z.string(), exp: z.number() },
+  /** Of the platform's own tenant. */
+  plt: z.literal(true).optional(),
+  scp: Scopes.optional(),
+  /** The issue of the user's tokens. */
+  ver: z.int().min(0).optional(),
+})
+
+/** The caller as the claims of an access token; the users service signs them. */
+export function claimsOf({ tenantId, role, sessionId, isPlatform, scopes, epoch }: Caller) {
+  return {
+    ...{ tid: tenantId, role, sid: sessionId },
+    ...(isPlatform === true && { plt: true }),
+    ...(scopes !== undefined && { scp: scopes }),
+    ...(epoch !== undefined && epoch > 0 && { ver: epoch }),
+  }
+}
+
+function callerOf({ sub, tid, role, sid, plt, scp, ver }: z.output<typeof Claims>): Caller {
+  return {
+    ...{ userId: sub, tenantId: tid, role, sessionId: sid },
+    ...(plt !== undefined && { isPlatform: plt }),
+    ...(scp !== undefined && { scopes: scp }),
+    ...(ver !== undefined && { epoch: ver }),
+  }
+}
 
 /** Verifies access tokens. */
 export interface TokenVerifier {
-  /** @throws ProblemError `token_expired` or `invalid_token`. */
+  /** @throws ProblemError `token_expired`, `token_revoked` or `invalid_token`. */
   verify(token: string): Promise<Caller>
 }
 
@@ -25,7 +57,10 @@ export interface TokenVerifier {
 export function openTokenVerifier(options: {
   fetchKeys: () => Promise<JSONWebKeySet>
   now: () => Date
+  /** What was revoked; without it (a test of the signature alone) a good token is good. */
+  revocations?: Pick<RevocationWatch, 'known' | 'isRevoked' | 'onChange'>
 }): TokenVerifier {
+  const { revocations } = options
   const seen = new LRUCache<string, { caller: Caller; expiresAtMs: number }>({ max: 10_000 })
   let keys: { find: ReturnType<typeof createLocalJWKSet>; fetchedAtMs: number } | undefined
   let fetching: Promise<void> | undefined
@@ -63,19 +98,32 @@ export function openTokenVerifier(options: {
     }
   }
 
+  // A key that was taken back must not live on in what was verified by it.
+  revocations?.onChange((change) => {
+    if (!change.keys) return
+    seen.clear()
+    keys = undefined
+  })
+
+  const standing = async (caller: Caller): Promise<Caller> => {
+    await revocations?.known()
+    if (revocations?.isRevoked(caller)) throw common.token_revoked()
+    return caller
+  }
+
   return {
     verify: async (token) => {
       const hash = createHash('sha256').update(token).digest('base64')
       const known = seen.get(hash)
       if (known !== undefined) {
         if (known.expiresAtMs <= options.now().getTime()) throw common.token_expired()
-        return known.caller
+        return standing(known.caller)
       }
       try {
         const claims = Claims.parse((await checkWithFreshKeys(token)).payload)
-        const caller = { userId: claims.sub, tenantId: claims.tid, role: claims.role, sessionId: claims.sid }
+        const caller = callerOf(claims)
         seen.set(hash, { caller, expiresAtMs: claims.exp * 1000 })
-        return caller
+        return await standing(caller)
       } catch (error) {
         if (error instanceof ProblemError) throw error
         if (error instanceof errors.JWTExpired) throw common.token_expired()

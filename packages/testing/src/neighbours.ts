@@ -1,5 +1,5 @@
 import type { Caller } from '@cloudphone/contracts/access'
-import { Jwks } from '@cloudphone/contracts/api/users-api'
+import { Jwks, ListRevocations } from '@cloudphone/contracts/api/users-api'
 import type { ServiceName } from '@cloudphone/contracts/services'
 import { systemClock } from '@cloudphone/observe/clock'
 import { silentLog } from '@cloudphone/observe/log'
@@ -27,6 +27,11 @@ export async function openNeighbours(town: {
   const { now } = systemClock
   const mint = openTokenMint()
   const keys = bind(Jwks, async () => mint.jwks)
+  // Nothing is ever revoked here: a question that waits is answered when its time is up or the asker goes.
+  const feed = bind(ListRevocations, async ({ query: { wait }, signal }) => {
+    await systemClock.sleep(wait * 1000, signal).catch(() => undefined)
+    return { cursor: '0', revocations: [] }
+  })
 
   const raise = async (service: ServiceName, bindings: readonly Binding[]): Promise<string> => {
     const app = await openHttpServer(
@@ -43,12 +48,12 @@ export async function openNeighbours(town: {
     return address
   }
 
-  const onlyKeys = await raise('users', [keys])
+  const onlyKeys = await raise('users', [keys, feed])
   let isVouching = true
   return {
     neighbour: async (service, bindings) => {
       // Keys are asked for at any address of the users service, so all of them must have them.
-      await raise(service, service === 'users' ? [keys, ...bindings] : bindings)
+      await raise(service, service === 'users' ? [keys, feed, ...bindings] : bindings)
       if (service === 'users') await registry.deregister('users', onlyKeys)
     },
     tokenFor: (caller, lifeSeconds) => {

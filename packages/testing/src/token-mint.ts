@@ -3,7 +3,7 @@ import type { Caller } from '@cloudphone/contracts/access'
 import type { Jwks } from '@cloudphone/contracts/api/users-api'
 import { systemIds } from '@cloudphone/contracts/id'
 import type { ResultOf } from '@cloudphone/contracts/route'
-import { accessTokens } from '@cloudphone/runtime/tokens'
+import { accessTokens, claimsOf } from '@cloudphone/runtime/tokens'
 
 /** Makes access tokens as the users service does, with a key of its own. */
 export interface TokenMint {
@@ -31,9 +31,9 @@ export function openTokenMint(): TokenMint {
   const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url')
   return {
     jwks: { keys: [{ ...publicKey.export({ format: 'jwk' }), kty: 'OKP', kid, alg, use: 'sig' }] },
-    tokenFor: ({ userId: sub, tenantId: tid, role, sessionId: sid }, lifeSeconds = 900) => {
+    tokenFor: (caller, lifeSeconds = 900) => {
       const iat = Math.floor(Date.now() / 1000)
-      const claims = { iss, aud, sub, tid, role, sid, iat, exp: iat + lifeSeconds }
+      const claims = { iss, aud, sub: caller.userId, ...claimsOf(caller), iat, exp: iat + lifeSeconds }
       const signed = `${encode({ alg, kid })}.${encode(claims)}`
       return `${signed}.${sign(null, Buffer.from(signed), privateKey).toString('base64url')}`
     },

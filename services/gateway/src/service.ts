@@ -21,7 +21,7 @@ const apiVersion = '0.1.0'
 export const gateway = defineStatelessService({
   name: 'gateway',
   settings: GatewaySettings,
-  start: async ({ settings, registry, client, tokens, clock, log, metrics, tracer, closing }) => {
+  start: async ({ settings, registry, client, tokens, revocations, clock, log, metrics, tracer, closing }) => {
     const telemetry = openTelemetry(log, metrics)
     const upstream = closing.add('upstream', openUpstream(registry, tracer))
     const limiter = new RateLimiter([
@@ -30,6 +30,7 @@ export const gateway = defineStatelessService({
       { requests: settings.GATEWAY_LIMIT_PER_MINUTE, seconds: 60 },
     ])
     const apiKeys = openApiKeyExchange(client, clock)
+    revocations.onChange(apiKeys.forget)
     return {
       routes: platformRoutes({
         fleet: new Fleet(client),

@@ -18,7 +18,7 @@ export const notifications = defineService<typeof NotificationsSettings, Notific
   name: 'notifications',
   settings: NotificationsSettings,
   migrations: new URL('./db/migrations/', import.meta.url),
-  start: async ({ settings, database, leases, ids, log, metrics, tokens, closing }) => {
+  start: async ({ settings, database, leases, ids, log, metrics, tokens, revocations, closing }) => {
     const telemetry = openTelemetry(log, metrics)
     const session = { url: database.directUrl, log }
     const wakes = closing.add('wake-ups', notifier({ ...session, applicationName: 'notifications wake-ups' }))
@@ -31,7 +31,7 @@ export const notifications = defineService<typeof NotificationsSettings, Notific
       extend: async (app) => {
         const sockets = closing.add(
           'sockets',
-          openSockets({ server: app.server, tokens, log, telemetry, recent }),
+          openSockets({ server: app.server, tokens, revocations, log, telemetry, recent }),
         )
         const onNotify = () => void sockets.push()
         const ears = { ...session, channels: [channel], onNotify, applicationName: 'notifications listener' }

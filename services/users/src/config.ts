@@ -13,6 +13,8 @@ export const UsersSettings = z.object({
   USERS_ACCESS_TOKEN_SECONDS: z.coerce.number().int().min(30).max(86_400).default(900),
   /** How long a session lives without being used. */
   USERS_REFRESH_TOKEN_DAYS: z.coerce.number().int().min(1).max(365).default(30),
+  /** The signing key of access tokens is changed when it is older; 0: only by hand. */
+  USERS_SIGNING_KEY_DAYS: z.coerce.number().int().min(0).max(3_650).default(90),
   /** Limits of users whose own were never set: phones, CPU cores, MB of memory, MB of storage. */
   USERS_DEFAULT_MAX_DEVICES: limit(100),
   USERS_DEFAULT_MAX_CPU: limit(400),

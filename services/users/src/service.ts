@@ -1,21 +1,28 @@
+import { listener, notifier } from '@cloudphone/db/listen'
 import { defineService } from '@cloudphone/runtime/service'
 import { quotaDefaults, UsersSettings } from './config.ts'
 import type { UsersSchema } from './db/schema.ts'
 import { listPublicKeys } from './db/signing-key-repo.ts'
 import { openTokenSigner } from './domain/access-token.ts'
 import { AccountService } from './domain/account-service.ts'
+import { exchangedTokenSeconds } from './domain/api-key.ts'
 import { ApiKeyService } from './domain/api-key-service.ts'
 import { judgeInvariants } from './domain/invariants.ts'
 import { openPasswordHasher } from './domain/password-hasher.ts'
 import { QuotaService } from './domain/quota-service.ts'
+import { Revocations } from './domain/revocations.ts'
 import { SessionService } from './domain/session-service.ts'
 import { ensureSigningKey } from './domain/signing-key.ts'
+import { SigningKeyService } from './domain/signing-key-service.ts'
 import { accountRoutes } from './http/account.routes.ts'
 import { quotaRoutes } from './http/quota.routes.ts'
+import { sessionRoutes } from './http/session.routes.ts'
 import { startHousekeeping } from './loops/housekeeping.ts'
 import { startQuotaRecount } from './loops/quota-recount.ts'
 import { systemSecrets as secrets } from './secrets.ts'
 import { openTelemetry } from './telemetry.ts'
+
+const revocationChannel = 'users.revocations'
 
 /** Accounts, sessions, API keys and quota. */
 export const users = defineService<typeof UsersSettings, UsersSchema>({
@@ -24,15 +31,34 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
   migrations: new URL('./db/migrations/', import.meta.url),
   start: async ({ settings, database, outbox, leases, clock, ids, log, metrics, closing }) => {
     const telemetry = openTelemetry(log, metrics)
-    const signer = await openTokenSigner(await ensureSigningKey(database.kysely, telemetry), clock)
+    const wakes = { url: database.directUrl, log, channels: [revocationChannel] }
+    const bell = closing.add('bell', notifier({ ...wakes, applicationName: 'users bell' }))
+    const revocations = new Revocations({
+      ...{ database, clock, announce: () => bell.notify(revocationChannel) },
+      keepSeconds: Math.max(settings.USERS_ACCESS_TOKEN_SECONDS, 900) + 300,
+    })
+    const signer = openTokenSigner(() => ensureSigningKey(database.kysely, telemetry), clock)
+    const signingKeys = new SigningKeyService({
+      ...{ database, revocations, telemetry },
+      keepSeconds: Math.max(settings.USERS_ACCESS_TOKEN_SECONDS, exchangedTokenSeconds) + 60,
+      maxAgeDays: settings.USERS_SIGNING_KEY_DAYS,
+    })
+    const ears = listener({
+      ...{ ...wakes, applicationName: 'users ears' },
+      onNotify: () => {
+        signer.forgetKey()
+        revocations.wake()
+      },
+    })
+    closing.add('ears', ears)
     const hasher = await openPasswordHasher(secrets.next())
     const accounts = new AccountService({ database, outbox, hasher, ids, telemetry })
     const sessions = new SessionService({
-      ...{ database, hasher, signer, secrets, ids, telemetry },
+      ...{ database, revocations, hasher, signer, secrets, ids, telemetry },
       accessTokenSeconds: settings.USERS_ACCESS_TOKEN_SECONDS,
       refreshTokenDays: settings.USERS_REFRESH_TOKEN_DAYS,
     })
-    const apiKeys = new ApiKeyService({ database, signer, secrets, ids, telemetry })
+    const apiKeys = new ApiKeyService({ database, revocations, signer, secrets, ids, telemetry })
     const defaults = quotaDefaults(settings)
     const quotas = new QuotaService({ database, outbox, telemetry, defaults })
     await accounts.ensureAdmin({
@@ -41,11 +67,15 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
     })
     const publicKeys = () => listPublicKeys(database.kysely)
     return {
-      routes: [...accountRoutes({ sessions, accounts, apiKeys, publicKeys }), ...quotaRoutes(quotas)],
+      routes: [
+        ...accountRoutes({ sessions, accounts, apiKeys, publicKeys }),
+        ...sessionRoutes({ sessions, signingKeys, revocations }),
+        ...quotaRoutes(quotas),
+      ],
       invariants: () => judgeInvariants(database),
       onReady: async () => {
         const loop = startHousekeeping(leases, {
-          ...{ quotas, sessions },
+          ...{ quotas, sessions, signingKeys, revocations },
           everyMs: settings.USERS_EXPIRY_EVERY_MS,
         })
         closing.defer('housekeeping', () => loop.stop())

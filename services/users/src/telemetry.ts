@@ -9,7 +9,7 @@ export interface UsersTelemetry {
   adminEnsured(fact: { userId: UserId; made: 'now' | 'before' }): void
   signedIn(fact: { userId: UserId; sessionId: string }): void
   signInRefused(fact: { reason: 'unknown' | 'password' | 'suspended' }): void
-  sessionRevoked(fact: { sessionId: string; reason: 'logout' | 'reuse' }): void
+  sessionRevoked(fact: { sessionId: string; reason: 'logout' | 'reuse' | 'revoked' }): void
   apiKeyMade(fact: { userId: UserId; apiKeyId: string }): void
   apiKeyRevoked(fact: { userId: UserId; apiKeyId: string }): void
   quotaReserved(fact: { userId: UserId; reservationId: string }): void
@@ -19,6 +19,7 @@ export interface UsersTelemetry {
   quotaReleased(fact: { reservationId: string }): void
   quotaExpired(fact: { reservationIds: readonly string[] }): void
   signingKeyMade(fact: { kid: string }): void
+  signingKeysRevoked(fact: { kid: string }): void
 }
 
 /** Reports to a log and to metrics. */
@@ -87,5 +88,6 @@ export function openTelemetry(log: Logger, metrics: Metrics): UsersTelemetry {
       log.error({ event: 'quota.recounted', ...fact })
     },
     signingKeyMade: (fact) => log.info({ event: 'signing_key.made', ...fact }),
+    signingKeysRevoked: (fact) => log.warn({ event: 'signing_key.all_revoked', ...fact }),
   }
 }

@@ -84,7 +84,7 @@ export const ListDevices = route({
   method: 'GET',
   path: '/api/devices',
   summary: 'Phones that the caller may see, newest first.',
-  access: { kind: 'user', permission: 'devices:use' },
+  access: { kind: 'user', permission: 'devices:read' },
   query: PageQuery.extend({
     status: DeviceStatus.optional(),
     userId: UserId.optional(),
@@ -99,7 +99,7 @@ export const GetDevice = route({
   method: 'GET',
   path: '/api/devices/:deviceId',
   summary: 'One phone. 410 with the reason for 30 days after a creation that failed.',
-  access: { kind: 'user', permission: 'devices:use' },
+  access: { kind: 'user', permission: 'devices:read' },
   params: ByDevice,
   answer: item(Device),
   problems: ['device_not_found', 'device_creation_failed'],
@@ -175,7 +175,7 @@ export const ListAdbKeys = route({
   method: 'GET',
   path: '/api/adb-keys',
   summary: 'One’s own adb keys.',
-  access: { kind: 'user', permission: 'devices:use' },
+  access: { kind: 'user', permission: 'devices:read' },
   query: PageQuery,
   answer: list(AdbKey),
 })

@@ -166,7 +166,7 @@ export const RetrySaga = route({
   method: 'POST',
   path: '/api/sagas/:sagaId/retry',
   summary: 'Tries a waiting, stuck or quarantined saga again at once. Audited.',
-  access: { kind: 'user', permission: 'sagas:any' },
+  access: { kind: 'user', permission: 'sagas:operate' },
   params: BySaga,
   body: z.strictObject({ reason: Reason.optional() }),
   answer: item(SagaView),
@@ -180,7 +180,7 @@ export const SkipSagaStep = route({
   path: '/api/sagas/:sagaId/skip',
   summary:
     'Gives up the step at which a saga stands: an undo, or a step past the point of no return that is not the last. Audited.',
-  access: { kind: 'user', permission: 'sagas:any' },
+  access: { kind: 'user', permission: 'sagas:operate' },
   params: BySaga,
   body: z.strictObject({
     /** As the operator saw it: refused when the saga has moved on since. */
@@ -201,7 +201,7 @@ export const TurnSagaBack = route({
   method: 'POST',
   path: '/api/sagas/:sagaId/turn-back',
   summary: 'Makes a saga undo what it did, as its deadline would; the reason becomes its error. Audited.',
-  access: { kind: 'user', permission: 'sagas:any' },
+  access: { kind: 'user', permission: 'sagas:operate' },
   params: BySaga,
   body: z.strictObject({ reason: Reason }),
   answer: item(SagaView),
@@ -264,7 +264,7 @@ export const ListAudit = route({
   method: 'GET',
   path: '/api/audit',
   summary: 'What operators did by hand, newest first: to sagas of one’s tenant, and to dead letters.',
-  access: { kind: 'user', permission: 'platform:inspect' },
+  access: { kind: 'user', permission: 'audit:read' },
   query: PageQuery,
   answer: list(AuditEntry),
 })

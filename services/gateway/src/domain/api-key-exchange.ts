@@ -10,6 +10,8 @@ export interface ApiKeyExchange {
   knows(key: string): boolean
   /** The token of a key. @throws ProblemError `invalid_api_key`, `service_unavailable`. */
   tokenOf(key: string): Promise<string>
+  /** Asks for each key anew: their tokens may say what is not true any more. */
+  forget(): void
 }
 
 interface Kept {
@@ -24,7 +26,7 @@ const refusalMs = 5_000
 
 /**
  * Keeps tokens by the hash of their key for half of their life: the other half is room for requests on their way and for
- * clocks that differ, and a revoked key is refused within that half. Requests with the same new key at one time ask once.
+ * clocks that differ. Requests with the same new key at one time ask once.
  */
 export function openApiKeyExchange(client: ServiceClient, clock: Clock): ApiKeyExchange {
   const kept = new Map<string, Kept>()
@@ -51,6 +53,7 @@ export function openApiKeyExchange(client: ServiceClient, clock: Clock): ApiKeyE
   }
 
   return {
+    forget: () => kept.clear(),
     knows: (key) => find(hashOf(key))?.untilMs !== undefined,
     tokenOf: (key) => {
       const hash = hashOf(key)

@@ -1,7 +1,9 @@
 import type { Server as HttpServer } from 'node:http'
+import type { Caller } from '@cloudphone/contracts/access'
 import type { Notification } from '@cloudphone/contracts/api/notifications-api'
 import type { Logger } from '@cloudphone/observe/log'
 import { ProblemError } from '@cloudphone/runtime/problem'
+import type { RevocationWatch } from '@cloudphone/runtime/revocation-watch'
 import type { TokenVerifier } from '@cloudphone/runtime/tokens'
 import { Server, type Socket } from 'socket.io'
 import type { Telemetry } from '../telemetry.ts'
@@ -23,12 +25,13 @@ const rememberPushes = 5_000
 export function openSockets(options: {
   server: HttpServer
   tokens: TokenVerifier
+  revocations: Pick<RevocationWatch, 'isRevoked' | 'onChange'>
   log: Logger
   telemetry: Telemetry
   /** The recent notices of these users. */
   recent: (userIds: readonly string[]) => Promise<readonly Notification[]>
 }): NotificationSockets {
-  const { server, tokens, log, telemetry, recent } = options
+  const { server, tokens, revocations, log, telemetry, recent } = options
   const io = new Server(server, { transports: ['websocket'], serveClient: false, maxHttpBufferSize: 16_384 })
   const namespace = io.of('/notifications')
   const users = new Map<string, number>()
@@ -43,7 +46,7 @@ export function openSockets(options: {
     )
   })
   namespace.on('connection', (socket) => {
-    const userId: string = socket.data.userId
+    const { userId }: Caller = socket.data.caller
     users.set(userId, (users.get(userId) ?? 0) + 1)
     telemetry.connected(userId)
     void socket.join(userId)
@@ -53,6 +56,13 @@ export function openSockets(options: {
       else users.set(userId, left)
       telemetry.disconnected(userId)
     })
+  })
+
+  // A socket lives longer than the token that opened it: it ends with the session behind it.
+  const deaf = revocations.onChange(({ missed }) => {
+    for (const socket of namespace.sockets.values()) {
+      if (missed || revocations.isRevoked(socket.data.caller)) socket.disconnect(true)
+    }
   })
 
   const look = async (): Promise<void> => {
@@ -85,6 +95,7 @@ export function openSockets(options: {
       return pushing
     },
     close: async () => {
+      deaf()
       io.disconnectSockets(true)
       io.engine.close()
     },
@@ -94,8 +105,7 @@ export function openSockets(options: {
 async function identify(socket: Socket, tokens: TokenVerifier): Promise<void> {
   const token: unknown = socket.handshake.auth.token
   if (typeof token !== 'string') throw new Error('unauthenticated')
-  const caller = await tokens.verify(token)
-  socket.data.userId = caller.userId
+  socket.data.caller = await tokens.verify(token)
 }
 
 /** Socket.IO shows the message and `data` of the error to the client: only what it may know. */

@@ -7,9 +7,13 @@ import type { UsersSchema } from './schema.ts'
 
 type UserRow = Selectable<UsersSchema['users']>
 
-const shown = ['id', 'tenant_id', 'email', 'name', 'role', 'status', 'created_at'] as const
+const columns = ['id', 'tenant_id', 'email', 'name', 'role', 'status', 'token_epoch', 'created_at'] as const
+const shown = [
+  ...columns,
+  sql<boolean>`(select is_platform from tenants where tenants.id = users.tenant_id)`.as('is_platform'),
+] as const
 
-function accountOf(row: Pick<UserRow, (typeof shown)[number]>): Account {
+function accountOf(row: Pick<UserRow, (typeof columns)[number]> & { is_platform: boolean }): Account {
   return {
     id: row.id,
     tenantId: row.tenant_id,
@@ -17,6 +21,8 @@ function accountOf(row: Pick<UserRow, (typeof shown)[number]>): Account {
     name: row.name,
     role: row.role,
     status: row.status,
+    isPlatform: row.is_platform,
+    tokenEpoch: row.token_epoch,
     createdAt: row.created_at,
   }
 }
@@ -24,7 +30,7 @@ function accountOf(row: Pick<UserRow, (typeof shown)[number]>): Account {
 /** Makes a tenant unless its slug is taken; returns the id of the one that is there afterwards. */
 export async function ensureTenant(
   db: Kysely<UsersSchema>,
-  tenant: { id: TenantId; slug: string; name: string },
+  tenant: { id: TenantId; slug: string; name: string; is_platform?: boolean },
 ): Promise<TenantId> {
   await db
     .insertInto('tenants')

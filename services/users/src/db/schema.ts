@@ -1,4 +1,4 @@
-import type { Role } from '@cloudphone/contracts/access'
+import type { Permission, Role } from '@cloudphone/contracts/access'
 import type { TenantId, UserId } from '@cloudphone/contracts/id'
 import type { JWK } from 'jose'
 import type { ColumnType, Generated, JSONColumnType } from 'kysely'
@@ -9,6 +9,7 @@ interface TenantsTable {
   id: TenantId
   slug: string
   name: string
+  is_platform: Generated<boolean>
   created_at: Audit
 }
 
@@ -21,6 +22,7 @@ interface UsersTable {
   role: Role
   status: Generated<'active' | 'suspended'>
   version: Generated<number>
+  token_epoch: Generated<number>
   created_at: Audit
   updated_at: Generated<Date>
 }
@@ -32,7 +34,7 @@ interface SessionsTable {
   last_used_at: Date
   expires_at: Date
   revoked_at: Date | null
-  revoke_reason: 'logout' | 'reuse' | null
+  revoke_reason: 'logout' | 'reuse' | 'revoked' | 'user' | null
 }
 
 interface RefreshTokensTable {
@@ -49,6 +51,7 @@ interface ApiKeysTable {
   name: string
   prefix: string
   key_hash: Buffer
+  scopes: Permission[] | null
   created_at: Audit
   expires_at: Date | null
   last_used_at: Date | null
@@ -60,6 +63,18 @@ interface SigningKeysTable {
   public_jwk: JSONColumnType<JWK & object>
   active: boolean
   created_at: Audit
+  activates_at: Date | null
+  gone_at: Date | null
+}
+
+interface RevocationsTable {
+  id: Generated<string>
+  tx: Generated<string>
+  kind: 'session' | 'user' | 'keys'
+  subject: string | null
+  epoch: number | null
+  created_at: Audit
+  forget_at: Date
 }
 
 interface QuotasTable {
@@ -107,6 +122,7 @@ export interface UsersSchema {
   refresh_tokens: RefreshTokensTable
   api_keys: ApiKeysTable
   signing_keys: SigningKeysTable
+  revocations: RevocationsTable
   quotas: QuotasTable
   tenant_quotas: TenantQuotasTable
   quota_reservations: QuotaReservationsTable

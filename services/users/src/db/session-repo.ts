@@ -80,3 +80,38 @@ export async function purgeSessions(db: Kysely<UsersSchema>, keepDays: number): 
     )`.execute(db)
   return Number(purged.numAffectedRows ?? 0)
 }
+
+/** A session that can still be used. */
+export interface SessionRecord {
+  readonly id: string
+  readonly createdAt: Date
+  readonly lastUsedAt: Date
+  readonly expiresAt: Date
+}
+
+/** A user's live sessions, the newest first, from below `beforeId` on; `limit + 1` of them when there are more. */
+export async function listSessions(
+  db: Kysely<UsersSchema>,
+  query: { userId: UserId; beforeId: string | undefined; limit: number },
+): Promise<SessionRecord[]> {
+  const found = await sql<SessionRecord>`
+    select id, created_at as "createdAt", last_used_at as "lastUsedAt", expires_at as "expiresAt"
+    from sessions
+    where user_id = ${query.userId} and revoked_at is null and expires_at > app_now()
+      and (${query.beforeId ?? null}::uuid is null or id < ${query.beforeId ?? null}::uuid)
+    order by id desc limit ${query.limit + 1}`.execute(db)
+  return found.rows
+}
+
+/** Ends one session of a user; false when there is none that lives. */
+export async function endSession(
+  tx: Kysely<UsersSchema>,
+  { sessionId, userId }: { sessionId: string; userId: UserId },
+): Promise<boolean> {
+  const ended = await sql`
+    update sessions set revoked_at = app_now(), revoke_reason = 'revoked'
+    where id = ${sessionId} and user_id = ${userId} and revoked_at is null and expires_at > app_now()`.execute(
+    tx,
+  )
+  return ended.numAffectedRows === 1n
+}

@@ -72,6 +72,7 @@ export class AccountService {
       id: this.#ids.next<'tenant'>(),
       slug: 'default',
       name: 'Default',
+      is_platform: true,
     })
     const made = await this.#insert(tenantId, { ...admin, name: 'Administrator', role: 'admin' })
     // Undefined: another instance that started at the same moment was first.

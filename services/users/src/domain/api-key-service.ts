@@ -1,17 +1,34 @@
-import type { Caller } from '@cloudphone/contracts/access'
+import { type Caller, may, type Permission } from '@cloudphone/contracts/access'
 import type { Ids } from '@cloudphone/contracts/id'
 import type { Database } from '@cloudphone/db/database'
-import { deleteApiKey, findKeyOwner, insertApiKey, listApiKeys, touchApiKey } from '../db/api-key-repo.ts'
+import { findAccount } from '../db/account-repo.ts'
+import {
+  deleteApiKey,
+  findKeyOwner,
+  insertApiKey,
+  listApiKeys,
+  succeedApiKey,
+  touchApiKey,
+} from '../db/api-key-repo.ts'
 import type { UsersSchema } from '../db/schema.ts'
 import { problems } from '../errors.ts'
 import { hashOfSecret, type Secrets } from '../secrets.ts'
 import type { UsersTelemetry } from '../telemetry.ts'
 import type { TokenSigner } from './access-token.ts'
-import { type ApiKey, apiKeyMark, apiKeyPrefixLength, exchangedTokenSeconds } from './api-key.ts'
+import { callerOf } from './account.ts'
+import {
+  type ApiKey,
+  apiKeyMark,
+  apiKeyPrefixLength,
+  exchangedTokenSeconds,
+  scopesByDefault,
+} from './api-key.ts'
+import type { Revocations } from './revocations.ts'
 
 /** API keys: secrets for programs, each of one user and with that user's role. */
 export class ApiKeyService {
   readonly #database: Database<UsersSchema>
+  readonly #revocations: Revocations
   readonly #signer: TokenSigner
   readonly #secrets: Secrets
   readonly #ids: Ids
@@ -19,23 +36,36 @@ export class ApiKeyService {
 
   constructor(deps: {
     database: Database<UsersSchema>
+    revocations: Revocations
     signer: TokenSigner
     secrets: Secrets
     ids: Ids
     telemetry: UsersTelemetry
   }) {
     this.#database = deps.database
+    this.#revocations = deps.revocations
     this.#signer = deps.signer
     this.#secrets = deps.secrets
     this.#ids = deps.ids
     this.#telemetry = deps.telemetry
   }
 
-  /** Makes a key for the caller. The secret is in this answer and nowhere else. */
+  /**
+   * Makes a key for the caller. The secret is in this answer and nowhere else.
+   * @throws ProblemError `scope_not_held` for a scope that the caller has not.
+   */
   async create(
     caller: Caller,
-    wanted: { name: string; expiresInDays?: number | undefined },
+    wanted: {
+      name: string
+      expiresInDays?: number | undefined
+      scopes?: readonly Permission[] | undefined
+    },
   ): Promise<ApiKey & { readonly key: string }> {
+    const missing = wanted.scopes?.find((scope) => !may(caller, scope))
+    if (missing !== undefined) throw problems.scope_not_held({ scope: missing })
+    // A key that was made by a narrowed key is no wider than that one.
+    const scopes = wanted.scopes ?? caller.scopes
     const key = `${apiKeyMark}${this.#secrets.next()}`
     const made = await insertApiKey(this.#database.kysely, {
       id: this.#ids.next<'api_key'>(),
@@ -44,6 +74,7 @@ export class ApiKeyService {
       prefix: key.slice(0, apiKeyPrefixLength),
       keyHash: hashOfSecret(key),
       expiresInDays: wanted.expiresInDays,
+      scopes,
     })
     this.#telemetry.apiKeyMade({ userId: caller.userId, apiKeyId: made.id })
     return { ...made, key }
@@ -54,28 +85,52 @@ export class ApiKeyService {
     return listApiKeys(this.#database.kysely, { userId: caller.userId, ...page })
   }
 
+  /**
+   * Makes the successor of a key; the old one works for `overlapSeconds` more, so that a program can change over.
+   * @throws ProblemError `api_key_not_found`, also for other people's.
+   */
+  async rotate(
+    caller: Caller,
+    apiKeyId: string,
+    overlapSeconds: number,
+  ): Promise<ApiKey & { readonly key: string }> {
+    const key = `${apiKeyMark}${this.#secrets.next()}`
+    const made = await this.#database.transaction(async (tx) => {
+      const next = await succeedApiKey(tx, {
+        ...{ id: this.#ids.next<'api_key'>(), oldId: apiKeyId, userId: caller.userId, overlapSeconds },
+        ...{ prefix: key.slice(0, apiKeyPrefixLength), keyHash: hashOfSecret(key) },
+      })
+      if (next === undefined) throw problems.api_key_not_found({ apiKeyId })
+      if (overlapSeconds === 0) await this.#revocations.revokeSession(tx, apiKeyId)
+      return next
+    })
+    this.#telemetry.apiKeyMade({ userId: caller.userId, apiKeyId: made.id })
+    return { ...made, key }
+  }
+
   /** Revokes one of the caller's keys. @throws ProblemError `api_key_not_found`, also for other people's. */
   async delete(caller: Caller, apiKeyId: string): Promise<void> {
-    const deleted = await deleteApiKey(this.#database.kysely, { id: apiKeyId, userId: caller.userId })
-    if (!deleted) throw problems.api_key_not_found({ apiKeyId })
+    await this.#database.transaction(async (tx) => {
+      const deleted = await deleteApiKey(tx, { id: apiKeyId, userId: caller.userId })
+      if (!deleted) throw problems.api_key_not_found({ apiKeyId })
+      await this.#revocations.revokeSession(tx, apiKeyId)
+    })
     this.#telemetry.apiKeyRevoked({ userId: caller.userId, apiKeyId })
   }
 
   /**
-   * Turns a key into a short access token of its owner.
+   * Turns a key into a short access token of its owner, which ends with the key at the latest.
    * @throws ProblemError `invalid_api_key` for an unknown, expired or revoked one, and for one of a suspended user.
    */
   async exchange(key: string): Promise<{ accessToken: string; expiresIn: number }> {
-    const owner = key.startsWith(apiKeyMark)
-      ? await findKeyOwner(this.#database.kysely, hashOfSecret(key))
-      : undefined
-    if (owner === undefined) throw problems.invalid_api_key()
-    await touchApiKey(this.#database.kysely, owner.apiKeyId)
-    const { userId, tenantId, role, apiKeyId } = owner
-    const accessToken = await this.#signer.sign(
-      { userId, tenantId, role, sessionId: apiKeyId },
-      exchangedTokenSeconds,
-    )
-    return { accessToken, expiresIn: exchangedTokenSeconds }
+    const db = this.#database.kysely
+    const found = key.startsWith(apiKeyMark) ? await findKeyOwner(db, hashOfSecret(key)) : undefined
+    const account = found && (await findAccount(db, found.userId))
+    if (account === undefined || found === undefined) throw problems.invalid_api_key()
+    await touchApiKey(db, found.apiKeyId)
+    const owner = callerOf(account, found.apiKeyId)
+    const expiresIn = Math.max(1, Math.min(exchangedTokenSeconds, found.leftSeconds ?? exchangedTokenSeconds))
+    const scopes = found.scopes ?? scopesByDefault(owner)
+    return { accessToken: await this.#signer.sign({ ...owner, scopes }, expiresIn), expiresIn }
   }
 }

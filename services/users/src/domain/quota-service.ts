@@ -112,15 +112,17 @@ export class QuotaService {
     })
   }
 
-  /** @throws ProblemError `tenant_not_found` also for one that is not the caller's. */
+  /** One's own tenant, or any for who manages tenants. @throws ProblemError `tenant_not_found`. */
   async getTenant(caller: Caller, tenantId: TenantId): Promise<TenantQuota> {
-    assertIsOwn(caller, tenantId)
+    // Another tenant's existence is nobody's business.
+    const isHidden = caller.tenantId !== tenantId && !may(caller, 'tenants:manage')
+    if (isHidden) throw problems.tenant_not_found({ tenantId })
     return this.#ofTenant(tenantId)
   }
 
-  /** Sets the limits of a tenant. @throws ProblemError `tenant_not_found`. */
+  /** Sets the limits of any tenant. @throws ProblemError `forbidden`, `tenant_not_found`. */
   async setTenantLimits(caller: Caller, tenantId: TenantId, limits: OwnLimits): Promise<TenantQuota> {
-    assertIsOwn(caller, tenantId)
+    if (!may(caller, 'tenants:manage')) throw common.forbidden({ permission: 'tenants:manage' })
     await this.#ofTenant(tenantId)
     return await this.#database.transaction(async (tx) => {
       await ensureTenantBook(tx, tenantId)
@@ -289,9 +291,4 @@ const byUser = (one: Refusal, other: Refusal) => (one.userId < other.userId ? -1
 
 function liveOwner({ userId, state }: KnownReservation): UserId[] {
   return userId === null || state === 'released' ? [] : [userId]
-}
-
-/** Another tenant's existence is nobody's business. */
-function assertIsOwn(caller: Caller, tenantId: TenantId): void {
-  if (caller.tenantId !== tenantId) throw problems.tenant_not_found({ tenantId })
 }

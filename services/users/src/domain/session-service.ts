@@ -1,22 +1,27 @@
 import type { Caller } from '@cloudphone/contracts/access'
-import type { Ids } from '@cloudphone/contracts/id'
+import type { Ids, UserId } from '@cloudphone/contracts/id'
 import type { Database } from '@cloudphone/db/database'
 import { findAccount, findCredentials } from '../db/account-repo.ts'
+import { endSessions } from '../db/revocation-repo.ts'
 import type { UsersSchema } from '../db/schema.ts'
 import {
+  endSession,
   insertSession,
   insertToken,
+  listSessions,
   purgeSessions,
   revokeByToken,
   revokeReused,
+  type SessionRecord,
   useToken,
 } from '../db/session-repo.ts'
 import { problems } from '../errors.ts'
 import { hashOfSecret, type Secrets } from '../secrets.ts'
 import type { UsersTelemetry } from '../telemetry.ts'
 import type { TokenSigner } from './access-token.ts'
-import type { Account } from './account.ts'
+import { type Account, assertMayManage, assertMaySee, callerOf } from './account.ts'
 import type { PasswordHasher } from './password-hasher.ts'
+import type { Revocations } from './revocations.ts'
 
 /** What a sign-in or a refresh hands out. */
 export interface Grant {
@@ -35,6 +40,7 @@ const endedSessionDays = 30
 /** Sessions: sign in, refresh, sign out. */
 export class SessionService {
   readonly #database: Database<UsersSchema>
+  readonly #revocations: Revocations
   readonly #hasher: PasswordHasher
   readonly #signer: TokenSigner
   readonly #secrets: Secrets
@@ -45,6 +51,7 @@ export class SessionService {
 
   constructor(deps: {
     database: Database<UsersSchema>
+    revocations: Revocations
     hasher: PasswordHasher
     signer: TokenSigner
     secrets: Secrets
@@ -54,6 +61,7 @@ export class SessionService {
     refreshTokenDays: number
   }) {
     this.#database = deps.database
+    this.#revocations = deps.revocations
     this.#hasher = deps.hasher
     this.#signer = deps.signer
     this.#secrets = deps.secrets
@@ -105,7 +113,11 @@ export class SessionService {
     // The refusal is returned and not thrown, since throwing would roll the revocation back.
     const outcome = await this.#database.transaction(async (tx): Promise<Refreshed> => {
       const used = await useToken(tx, { tokenHash, lifeDays })
-      if (used === undefined) return { kind: 'refused', revoked: await revokeReused(tx, tokenHash) }
+      if (used === undefined) {
+        const revoked = await revokeReused(tx, tokenHash)
+        if (revoked !== undefined) await this.#revocations.revokeSession(tx, revoked)
+        return { kind: 'refused', revoked }
+      }
       const account = await findAccount(tx, used.userId)
       if (account === undefined || account.status !== 'active') return { kind: 'refused', revoked: undefined }
       await insertToken(tx, { sessionId: used.sessionId, tokenHash: hashOfSecret(nextToken), lifeDays })
@@ -120,8 +132,47 @@ export class SessionService {
 
   /** Ends the session of a refresh token. A token that means nothing ends nothing, and is no error. */
   async logout(refreshToken: string): Promise<void> {
-    const sessionId = await this.#database.transaction((tx) => revokeByToken(tx, hashOfSecret(refreshToken)))
+    const sessionId = await this.#database.transaction(async (tx) => {
+      const ended = await revokeByToken(tx, hashOfSecret(refreshToken))
+      if (ended !== undefined) await this.#revocations.revokeSession(tx, ended)
+      return ended
+    })
     if (sessionId !== undefined) this.#telemetry.sessionRevoked({ sessionId, reason: 'logout' })
+  }
+
+  /**
+   * The sessions of an account that can still be used, the newest first; one more than `limit` when there are more.
+   * @throws ProblemError `user_not_found`, `forbidden`; see `assertMaySee`.
+   */
+  async list(
+    caller: Caller,
+    userId: UserId,
+    page: { beforeId: string | undefined; limit: number },
+  ): Promise<SessionRecord[]> {
+    assertMaySee(caller, await findAccount(this.#database.kysely, userId), userId)
+    return listSessions(this.#database.kysely, { userId, ...page })
+  }
+
+  /** Ends one session. @throws ProblemError `session_not_found`, `user_not_found`, `forbidden`. */
+  async revoke(caller: Caller, userId: UserId, sessionId: string): Promise<void> {
+    assertMayManage(caller, await findAccount(this.#database.kysely, userId), userId)
+    await this.#database.transaction(async (tx) => {
+      if (!(await endSession(tx, { sessionId, userId }))) throw problems.session_not_found({ sessionId })
+      await this.#revocations.revokeSession(tx, sessionId)
+    })
+    this.#telemetry.sessionRevoked({ sessionId, reason: 'revoked' })
+  }
+
+  /** Ends all sessions of an account but the one that asks; returns how many. @throws as `revoke`. */
+  async revokeAll(caller: Caller, userId: UserId): Promise<number> {
+    assertMayManage(caller, await findAccount(this.#database.kysely, userId), userId)
+    const ended = await this.#database.transaction(async (tx) => {
+      const ids = await endSessions(tx, { userId, reason: 'revoked', exceptId: caller.sessionId })
+      for (const id of ids) await this.#revocations.revokeSession(tx, id)
+      return ids
+    })
+    for (const sessionId of ended) this.#telemetry.sessionRevoked({ sessionId, reason: 'revoked' })
+    return ended.length
   }
 
   /** Forgets sessions that ended or expired a month ago: until then a replayed token of theirs is known as such. */
@@ -130,13 +181,7 @@ export class SessionService {
   }
 
   async #grant(account: Account, sessionId: string, refreshToken: string): Promise<Grant> {
-    const caller: Caller = {
-      userId: account.id,
-      tenantId: account.tenantId,
-      role: account.role,
-      sessionId,
-    }
-    const accessToken = await this.#signer.sign(caller, this.#accessTokenSeconds)
+    const accessToken = await this.#signer.sign(callerOf(account, sessionId), this.#accessTokenSeconds)
     return { accessToken, refreshToken, expiresInSeconds: this.#accessTokenSeconds, account }
   }
 }

@@ -23,7 +23,7 @@ export async function ensureSigningKey(
 }
 
 /** An Ed25519 pair whose id is its thumbprint (RFC 7638), so that the same key has the same id everywhere. */
-async function makeKey(): Promise<SigningKey & { publicJwk: JWK }> {
+export async function makeKey(): Promise<SigningKey & { publicJwk: JWK }> {
   const pair = await generateKeyPair(accessTokens.algorithm, { crv: 'Ed25519', extractable: true })
   const publicJwk = await exportJWK(pair.publicKey)
   const kid = await calculateJwkThumbprint(publicJwk)

@@ -48,6 +48,10 @@ export function accountRoutes({
       await apiKeys.delete(caller, params.apiKeyId)
       return undefined
     }),
+    bind(api.RotateApiKey, async ({ caller, params, body }) => {
+      const { key, ...made } = await apiKeys.rotate(caller, params.apiKeyId, body.overlapSeconds)
+      return { ...viewOfApiKey(made), key }
+    }),
     bind(api.Jwks, async () => ({
       keys: (await publicKeys()).map((key) => ({ ...key, kid: key.kid ?? '', kty: key.kty ?? '' })),
     })),

@@ -1,11 +1,25 @@
 import type { LeasedLoop, Leases } from '@cloudphone/lease/lease'
 import type { QuotaService } from '../domain/quota-service.ts'
+import type { Revocations } from '../domain/revocations.ts'
 import type { SessionService } from '../domain/session-service.ts'
+import type { SigningKeyService } from '../domain/signing-key-service.ts'
 
-/** Expires reservations and purges ended sessions, in one instance at a time. Two at once would do no harm. */
+/** What ends by time, in one instance at a time: reservations, sessions, keys. Two at once would do no harm. */
 export function startHousekeeping(
   leases: Leases,
-  { quotas, sessions, everyMs }: { quotas: QuotaService; sessions: SessionService; everyMs: number },
+  {
+    quotas,
+    sessions,
+    signingKeys,
+    revocations,
+    everyMs,
+  }: {
+    quotas: QuotaService
+    sessions: SessionService
+    signingKeys: SigningKeyService
+    revocations: Revocations
+    everyMs: number
+  },
 ): LeasedLoop {
   return leases.loop({
     name: 'users.housekeeping',
@@ -13,6 +27,8 @@ export function startHousekeeping(
     work: async () => {
       await quotas.expire()
       await sessions.purge()
+      await signingKeys.tend()
+      await revocations.purge()
     },
   })
 }

@@ -10,14 +10,16 @@ import { sql } from 'kysely'
 import { ensureTenant } from '../db/account-repo.ts'
 import type { UsersSchema } from '../db/schema.ts'
 import { openTokenSigner, type TokenSigner } from '../domain/access-token.ts'
-import type { Account } from '../domain/account.ts'
+import { type Account, callerOf as callerIn } from '../domain/account.ts'
 import { AccountService } from '../domain/account-service.ts'
 import { ApiKeyService } from '../domain/api-key-service.ts'
 import { openPasswordHasher } from '../domain/password-hasher.ts'
 import type { QuotaDefaults, QuotaLimits } from '../domain/quota.ts'
 import { QuotaService } from '../domain/quota-service.ts'
+import { Revocations } from '../domain/revocations.ts'
 import { SessionService } from '../domain/session-service.ts'
 import { ensureSigningKey } from '../domain/signing-key.ts'
+import { SigningKeyService } from '../domain/signing-key-service.ts'
 import { systemSecrets } from '../secrets.ts'
 import { openTelemetry, type UsersTelemetry } from '../telemetry.ts'
 
@@ -26,6 +28,8 @@ export interface UsersRoom extends AsyncDisposable {
   readonly database: Database<UsersSchema>
   readonly clock: TestClock
   readonly signer: TokenSigner
+  readonly revocations: Revocations
+  readonly signingKeys: SigningKeyService
   readonly accounts: AccountService
   readonly sessions: SessionService
   readonly apiKeys: ApiKeyService
@@ -64,15 +68,24 @@ export async function openUsersRoom({ poolSize = 10 } = {}): Promise<UsersRoom> 
   })
   const outbox = openOutbox({ source: 'users', ids: systemIds, wake: () => undefined })
   const telemetry = openTelemetry(log, openMetrics('users'))
-  const signer = await openTokenSigner(await ensureSigningKey(database.kysely, telemetry), clock)
+  const signer = openTokenSigner(() => ensureSigningKey(database.kysely, telemetry), clock)
+  const revocations: Revocations = new Revocations({
+    ...{ database, clock, keepSeconds: 1_200 },
+    announce: () => {
+      signer.forgetKey()
+      revocations.wake()
+    },
+  })
   const hasher = await openPasswordHasher('nobody')
-  const base = { database, ids: systemIds, telemetry }
+  const base = { database, revocations, ids: systemIds, telemetry }
   const accounts = new AccountService({ ...base, outbox, hasher })
   const password = 'correct horse battery'
   return {
     database,
     clock,
     signer,
+    revocations,
+    signingKeys: new SigningKeyService({ ...base, keepSeconds: 960, maxAgeDays: 90 }),
     accounts,
     password,
     sessions: new SessionService({
@@ -88,6 +101,7 @@ export async function openUsersRoom({ poolSize = 10 } = {}): Promise<UsersRoom> 
         id: systemIds.next<'tenant'>(),
         slug: tenantSlug,
         name: tenantSlug,
+        is_platform: tenantSlug === 'default',
       })
       const maker: Caller = {
         userId: systemIds.next<'user'>(),
@@ -114,5 +128,5 @@ export async function openUsersRoom({ poolSize = 10 } = {}): Promise<UsersRoom> 
 
 /** The caller that a signed-in account is. */
 export function callerOf(account: Account): Caller {
-  return { userId: account.id, tenantId: account.tenantId, role: account.role, sessionId: 'test' }
+  return callerIn(account, 'test')
 }

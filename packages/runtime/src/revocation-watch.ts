@@ -1,0 +1,117 @@
+/* Terminology:
+ * - revocation: the early end of a session, of an API key, or of all tokens of a user up to an issue (epoch)
+ * - watch: hears of revocations by a long poll of the users service, within the time of a round trip
+ */
+import type { Caller } from '@cloudphone/contracts/access'
+import { ListRevocations, type Revocation } from '@cloudphone/contracts/api/users-api'
+import type { Clock } from '@cloudphone/observe/clock'
+import type { Logger } from '@cloudphone/observe/log'
+import { LRUCache } from 'lru-cache'
+import type { ServiceClient } from './service-client.ts'
+
+/** What one instance knows to be revoked. */
+export interface RevocationWatch {
+  /** Resolves when all that was revoked before the start is known. @throws ProblemError `service_unavailable`. */
+  known(): Promise<void>
+  isRevoked(caller: Pick<Caller, 'userId' | 'sessionId' | 'epoch'>): boolean
+  /** Called after each change; returns what stops it. */
+  onChange(listener: (change: RevocationChange) => void): () => void
+  close(): Promise<void>
+}
+
+export interface RevocationChange {
+  /** The signing keys are others now. */
+  readonly keys: boolean
+  /** True when nothing was heard for so long that revocations may have been missed: trust nothing that is open. */
+  readonly missed: boolean
+}
+
+/** How long the users service holds an answer back; an instance of it that hangs is left after a second more. */
+const waitSeconds = 5
+const retryMs = 250
+const breathMs = 50
+/** The users service forgets revocations when the longest-lived token has expired (`USERS_ACCESS_TOKEN_SECONDS`). */
+const longestSilenceMs = 10 * 60_000
+/** An access token lives a day at most, and what it was revoked by need not be known longer. */
+const kept = { max: 200_000, ttl: 86_400_000 }
+
+/** Begins to watch; while the users service is away, what is known stays in force and the watch goes on trying. */
+export function watchRevocations(options: {
+  client: ServiceClient
+  clock: Clock
+  log: Logger
+}): RevocationWatch {
+  const { client, clock, log } = options
+  const sessions = new LRUCache<string, true>(kept)
+  const epochs = new LRUCache<string, number>(kept)
+  const listeners = new Set<(change: RevocationChange) => void>()
+  const stopping = new AbortController()
+  let cursor: string | undefined
+  let heardAtMs = clock.monotonicMs()
+  let isLost = false
+  let loading: Promise<void> | undefined
+
+  const apply = (revocation: Revocation): void => {
+    if (revocation.kind === 'session') sessions.set(revocation.id, true)
+    if (revocation.kind === 'user') {
+      epochs.set(revocation.id, Math.max(revocation.epoch, epochs.get(revocation.id) ?? 0))
+    }
+  }
+
+  const poll = async (wait: number): Promise<void> => {
+    const query = { wait, ...(cursor !== undefined && { after: cursor }) }
+    const timeoutMs = (wait + 1) * 1000
+    const heard = await client.call(ListRevocations, { query, timeoutMs, signal: stopping.signal })
+    const missed = clock.monotonicMs() - heardAtMs > longestSilenceMs
+    const isFirst = cursor === undefined
+    cursor = heard.cursor
+    heardAtMs = clock.monotonicMs()
+    heard.revocations.forEach(apply)
+    if (isLost) log.info({ event: 'revocations.heard_again' })
+    isLost = false
+    if (isFirst || (heard.revocations.length === 0 && !missed)) return
+    const keys = heard.revocations.some(({ kind }) => kind === 'keys')
+    for (const listener of listeners) listener({ keys, missed })
+    // What comes in a flood is asked for in portions, not one by one.
+    await clock.sleep(breathMs, stopping.signal).catch(() => undefined)
+  }
+
+  /** The first look, which a request and the watch itself may both wait for. */
+  const load = (): Promise<void> => {
+    loading ??= poll(0).finally(() => {
+      loading = undefined
+    })
+    return loading
+  }
+  const lost = (error: unknown): void => {
+    // At the start of a platform the users service comes when it comes: nothing was heard, so nothing is lost.
+    if (!isLost && cursor !== undefined) log.warn({ event: 'revocations.not_heard', err: error })
+    isLost = cursor !== undefined
+  }
+  const watch = async (): Promise<void> => {
+    while (!stopping.signal.aborted) {
+      try {
+        await (cursor === undefined ? load() : poll(waitSeconds))
+      } catch (error) {
+        if (stopping.signal.aborted) return
+        lost(error)
+        await clock.sleep(retryMs, stopping.signal).catch(() => undefined)
+      }
+    }
+  }
+  const watching = watch()
+
+  return {
+    known: () => (cursor === undefined ? load() : Promise.resolve()),
+    isRevoked: ({ userId, sessionId, epoch = 0 }) =>
+      sessions.has(sessionId) || epoch < (epochs.get(userId) ?? 0),
+    onChange: (listener) => {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    },
+    close: async () => {
+      stopping.abort(new Error('the watch is closed'))
+      await watching
+    },
+  }
+}
