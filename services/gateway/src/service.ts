@@ -21,7 +21,18 @@ const apiVersion = '0.1.0'
 export const gateway = defineStatelessService({
   name: 'gateway',
   settings: GatewaySettings,
-  start: async ({ settings, registry, client, tokens, revocations, clock, log, metrics, tracer, closing }) => {
+  start: async ({
+    settings,
+    registry,
+    client,
+    tokens,
+    revocations,
+    clock,
+    log,
+    metrics,
+    tracer,
+    closing,
+  }) => {
     const telemetry = openTelemetry(log, metrics)
     const upstream = closing.add('upstream', openUpstream(registry, tracer))
     const limiter = new RateLimiter([

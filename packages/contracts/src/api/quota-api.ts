@@ -89,6 +89,44 @@ export const SetTenantQuota = route({
   problems: ['tenant_not_found'],
 })
 
+const Held = z.object({ limits: QuotaLimits, used: QuotaUse })
+
+export const CheckQuota = route({
+  name: 'checkQuota',
+  service: 'devices',
+  method: 'GET',
+  path: '/api/quota/check',
+  summary:
+    'Whether a new phone of one’s own would fit, by what was known in the last 60 s; with `fresh` by what is known now.',
+  access: { kind: 'user', permission: 'devices:read' },
+  query: z.strictObject({
+    cpuCores: z.coerce.number().int().min(1).max(16).default(2),
+    memoryMB: z.coerce.number().int().min(512).max(65_536).default(4096),
+    storageMB: z.coerce.number().int().min(512).max(1_048_576).default(10_240),
+    fresh: z.stringbool().default(false),
+  }),
+  answer: item(
+    z.object({
+      fits: z.boolean(),
+      /** The limit that is in the way. */
+      excess: z
+        .object({
+          whose: z.enum(['user', 'tenant']),
+          resource: z.string(),
+          limit: z.int(),
+          used: z.int(),
+          asked: z.int(),
+        })
+        .nullable(),
+      /** `expired`: older than 60 s, since the users service does not answer. */
+      source: z.enum(['cache', 'users', 'expired']),
+      user: Held,
+      tenant: Held,
+    }),
+  ),
+  problems: ['user_not_found', 'service_unavailable'],
+})
+
 /* Between services. */
 
 const ReservationId = z.guid().toLowerCase()

@@ -128,7 +128,8 @@ export const ListSessions = route({
   service: 'users',
   method: 'GET',
   path: '/api/users/:userId/sessions',
-  summary: 'The sessions that can still be used: one’s own, or those of any of the tenant for who manages users.',
+  summary:
+    'The sessions that can still be used: one’s own, or those of any of the tenant for who manages users.',
   access: { kind: 'user', permission: 'account:manage' },
   params: z.strictObject({ userId: UserId }),
   query: PageQuery,

@@ -97,10 +97,7 @@ export interface KeyOwner {
 }
 
 /** The active user behind a good key; undefined for any other key. */
-export async function findKeyOwner(
-  db: Kysely<UsersSchema>,
-  keyHash: Buffer,
-): Promise<KeyOwner | undefined> {
+export async function findKeyOwner(db: Kysely<UsersSchema>, keyHash: Buffer): Promise<KeyOwner | undefined> {
   const found = await sql<KeyOwner>`
     select api_keys.id as "apiKeyId", api_keys.scopes, users.id as "userId",
            floor(extract(epoch from api_keys.expires_at - app_now()))::float8 as "leftSeconds"
@@ -116,7 +113,14 @@ export async function findKeyOwner(
  */
 export async function succeedApiKey(
   tx: Kysely<UsersSchema>,
-  next: { id: string; oldId: string; userId: UserId; prefix: string; keyHash: Buffer; overlapSeconds: number },
+  next: {
+    id: string
+    oldId: string
+    userId: UserId
+    prefix: string
+    keyHash: Buffer
+    overlapSeconds: number
+  },
 ): Promise<ApiKey | undefined> {
   const made = await sql<ApiKeyRow>`
     with old as (

@@ -110,7 +110,9 @@ export async function lockTenants(
     select * from tenant_quotas where tenant_id = any(${tenantIds}::uuid[]) order by tenant_id for update`.execute(
     tx,
   )
-  return new Map(tenants.rows.map((row) => [row.tenant_id, { told: row.told, ...bookOf(row, defaults.tenant) }]))
+  return new Map(
+    tenants.rows.map((row) => [row.tenant_id, { told: row.told, ...bookOf(row, defaults.tenant) }]),
+  )
 }
 
 const limitColumns = (limits: OwnLimits) => ({
@@ -124,7 +126,11 @@ const limitColumns = (limits: OwnLimits) => ({
 })
 
 /** Sets a user's own limits. They may lie below what is used: then nothing more is reserved until enough is released. */
-export async function updateLimits(tx: Kysely<UsersSchema>, userId: UserId, limits: OwnLimits): Promise<void> {
+export async function updateLimits(
+  tx: Kysely<UsersSchema>,
+  userId: UserId,
+  limits: OwnLimits,
+): Promise<void> {
   await tx.updateTable('quotas').set(limitColumns(limits)).where('user_id', '=', userId).execute()
 }
 

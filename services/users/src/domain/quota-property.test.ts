@@ -50,7 +50,11 @@ const act = fc.oneof(
   { weight: 1, arbitrary: fc.record({ what: fc.constant('expire' as const), ...which }) },
   {
     weight: 1,
-    arbitrary: fc.record({ what: fc.constantFrom('limit_user' as const, 'limit_tenant' as const), ...which, limits }),
+    arbitrary: fc.record({
+      what: fc.constantFrom('limit_user' as const, 'limit_tenant' as const),
+      ...which,
+      limits,
+    }),
   },
 )
 type Act = (typeof act extends fc.Arbitrary<infer One> ? One : never) & { readonly id: number }
@@ -59,10 +63,20 @@ type Done = { readonly act: Act; readonly code: string | undefined }
 /** Two users of a tenant of their own, and twelve ids: even ones are the first user's, odd ones the second's. */
 async function openHouse() {
   const slug = `house-${randomUUID()}`
-  const tenantId = await ensureTenant(room.database.kysely, { id: systemIds.next<'tenant'>(), slug, name: slug })
+  const tenantId = await ensureTenant(room.database.kysely, {
+    id: systemIds.next<'tenant'>(),
+    slug,
+    name: slug,
+  })
   const userIds = await Promise.all(
     ['one', 'two'].map(async (name) => {
-      const account = { id: systemIds.next<'user'>(), tenantId, name, role: 'admin' as const, passwordHash: 'none' }
+      const account = {
+        id: systemIds.next<'user'>(),
+        tenantId,
+        name,
+        role: 'admin' as const,
+        passwordHash: 'none',
+      }
       await insertAccount(room.database.kysely, { ...account, email: `${name}@${slug}.example.com` })
       return account.id
     }),

@@ -257,7 +257,8 @@ test('what runs under one id at the same time is one reservation or a tombstone'
       other.reserve(once),
     ])
     for (const outcome of outcomes) {
-      if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'reservation_released' })
+      if (outcome.status === 'rejected')
+        expect(outcome.reason).toMatchObject({ code: 'reservation_released' })
     }
     expect((await usedBy(account)).devices).toBe(0)
   }
@@ -268,7 +269,9 @@ test('counters that were changed by hand are recounted from the reservations', a
   await room.quotas.reserve(wanted(account))
   const recount = async () => await recountQuota({ ...room, defaults: someDefaults })
   expect(await recount()).toBe(0)
-  await sql`update quotas set cpu = 99, sessions = 1 where user_id = ${account.id}`.execute(room.database.kysely)
+  await sql`update quotas set cpu = 99, sessions = 1 where user_id = ${account.id}`.execute(
+    room.database.kysely,
+  )
   await sql`update tenant_quotas set devices = devices + 7 where tenant_id = ${account.tenantId}`.execute(
     room.database.kysely,
   )

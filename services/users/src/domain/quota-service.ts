@@ -34,7 +34,13 @@ import type { UsersSchema } from '../db/schema.ts'
 import { problems } from '../errors.ts'
 import type { UsersTelemetry } from '../telemetry.ts'
 import { assertMaySee } from './account.ts'
-import { admit, type Books, type KnownReservation, type Verdict, type WantedReservation } from './admission.ts'
+import {
+  admit,
+  type Books,
+  type KnownReservation,
+  type Verdict,
+  type WantedReservation,
+} from './admission.ts'
 import type { OwnLimits, QuotaDefaults, Reservation, TenantQuota, UserQuota } from './quota.ts'
 
 type Excess = Omit<Extract<Verdict, { kind: 'exceeded' }>, 'kind'>

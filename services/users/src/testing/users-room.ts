@@ -47,7 +47,13 @@ export const someLimits: QuotaLimits = {
 }
 /** Of a tenant: out of the way, unless a test sets others. */
 export const wideLimits: QuotaLimits = {
-  ...{ maxDevices: 10_000, maxCpu: 100_000, maxMemory: 100_000_000, maxStorage: 100_000_000, maxSessions: 10_000 },
+  ...{
+    maxDevices: 10_000,
+    maxCpu: 100_000,
+    maxMemory: 100_000_000,
+    maxStorage: 100_000_000,
+    maxSessions: 10_000,
+  },
 }
 export const someDefaults: QuotaDefaults = { user: someLimits, tenant: wideLimits }
 
