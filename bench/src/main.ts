@@ -2,9 +2,10 @@ import { runProgram } from './harness/program.ts'
 import { journey } from './suites/journey.ts'
 import { kernel } from './suites/kernel.ts'
 import { phone } from './suites/phone.ts'
+import { quota } from './suites/quota.ts'
 
 /** `npm run bench -- NAME`. A new suite is a file in suites/ and a line here. */
 process.exitCode = await runProgram(
-  { command: 'npm run bench', suites: { journey, kernel, phone } },
+  { command: 'npm run bench', suites: { journey, kernel, phone, quota } },
   process.argv.slice(2),
 )
