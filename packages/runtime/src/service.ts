@@ -25,7 +25,7 @@ import type { FastifyInstance } from 'fastify'
 import type { z } from 'zod'
 import type { ClosingStack } from './closing.ts'
 import type { Binding } from './http-server.ts'
-import type { RevocationWatch } from './revocation-watch.ts'
+import type { RevocationWatch } from './revocations.ts'
 import type { ServiceClient } from './service-client.ts'
 import type { ServiceTokens, TokenVerifier } from './tokens.ts'
 

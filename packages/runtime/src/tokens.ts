@@ -6,7 +6,7 @@ import { createLocalJWKSet, errors, type JSONWebKeySet, jwtVerify, SignJWT } fro
 import { LRUCache } from 'lru-cache'
 import { z } from 'zod'
 import { common, ProblemError } from './problem.ts'
-import type { RevocationWatch } from './revocation-watch.ts'
+import type { RevocationWatch } from './revocations.ts'
 
 /** What an access token must say; set by the users service, checked by everybody. */
 export const accessTokens = { issuer: 'cloudphone', audience: 'cloudphone-api', algorithm: 'EdDSA' } as const

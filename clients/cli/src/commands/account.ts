@@ -2,10 +2,10 @@ import type { Role } from '@cloudphone/contracts/access'
 import * as api from '@cloudphone/contracts/api/users-api'
 import type { Command } from 'commander'
 import { ask } from '../ask.ts'
-import { argument, command } from '../command.ts'
+import { command } from '../command.ts'
 import { facts, table } from '../output.ts'
 
-/** login, logout, whoami, users, api-keys. */
+/** login, logout, whoami, users. */
 export function addAccountCommands(program: Command): void {
   command<{ email?: string; password?: string }>(
     program,
@@ -49,7 +49,6 @@ export function addAccountCommands(program: Command): void {
     },
   })
   addUserCommands(program)
-  addApiKeyCommands(program)
 }
 
 function addUserCommands(program: Command): void {
@@ -64,7 +63,7 @@ function addUserCommands(program: Command): void {
           .requiredOption('--email <email>', 'its e-mail')
           .option('--password <password>', '12 characters at least; asked for when absent')
           .option('--name <name>', 'how to call its person')
-          .option('--role <role>', 'admin, operator or member', 'member'),
+          .option('--role <role>', 'admin, operator, member or viewer', 'member'),
       run: async ({ client, flags, out }) => {
         const { email, name = email, role } = flags
         const password = flags.password ?? (await ask('Password for the account: ', 'hidden'))
@@ -85,43 +84,6 @@ function addUserCommands(program: Command): void {
           { title: 'STATUS', of: (user) => user.status },
         ]),
       )
-    },
-  })
-}
-
-function addApiKeyCommands(program: Command): void {
-  const keys = program.command('api-keys').description('keys for scripts')
-  command<{ expiresInDays?: string }>(keys, 'create', 'make a key; it is shown this once', {
-    configure: (c) =>
-      c.argument('<name>', 'what it is for').option('--expires-in-days <days>', 'until when it works'),
-    run: async ({ client, args, flags, out }) => {
-      const expiresInDays =
-        flags.expiresInDays === undefined ? {} : { expiresInDays: Number(flags.expiresInDays) }
-      const made = await client.call(api.CreateApiKey, {
-        body: { name: argument(args, 0), ...expiresInDays },
-      })
-      out.answer(made, ({ key }) => key)
-    },
-  })
-  command(keys, 'list', 'list keys', {
-    run: async ({ client, out }) => {
-      out.answer(await Array.fromAsync(client.each(api.ListApiKeys)), (rows) =>
-        table(rows, [
-          { title: 'ID', of: (key) => key.id },
-          { title: 'NAME', of: (key) => key.name, cut: true },
-          { title: 'STARTS WITH', of: (key) => key.prefix },
-          { title: 'EXPIRES', of: (key) => key.expiresAt },
-          { title: 'LAST USED', of: (key) => key.lastUsedAt },
-        ]),
-      )
-    },
-  })
-  command(keys, 'delete', 'revoke a key', {
-    configure: (c) => c.argument('<api-key-id>'),
-    run: async ({ client, args, out }) => {
-      const apiKeyId = argument(args, 0)
-      await client.call(api.DeleteApiKey, { params: { apiKeyId } })
-      out.answer({ apiKeyId }, () => 'Revoked')
     },
   })
 }

@@ -23,7 +23,7 @@ export async function endSessions(
 ): Promise<string[]> {
   const ended = await sql<{ id: string }>`
     update sessions set revoked_at = app_now(), revoke_reason = ${reason}
-    where user_id = ${userId} and revoked_at is null and (${exceptId ?? null}::uuid is null or id <> ${exceptId ?? null}::uuid)
+    where user_id = ${userId} and revoked_at is null and id::text is distinct from ${exceptId ?? null}
     returning id`.execute(tx)
   return ended.rows.map(({ id }) => id)
 }
@@ -59,18 +59,18 @@ export async function readFeed(
   db: Kysely<UsersSchema>,
   place: FeedPlace | undefined,
 ): Promise<{ next: FeedPlace; fresh: Revocation[] }> {
-  const { rows } = await sql<{ xmin: string; rows: FeedRow[] }>`
-    select xmin::text as xmin, coalesce((
+  const { rows } = await sql<{ horizon: string; rows: FeedRow[] }>`
+    select horizon::text, coalesce((
       select json_agg(json_build_object('id', id::text, 'kind', kind, 'subject', subject, 'epoch', epoch,
-                                        'ahead', tx >= xmin) order by id)
+                                        'ahead', tx >= horizon) order by id)
       from revocations where tx >= ${place?.fromTx ?? '0'}::xid8
     ), '[]'::json) as rows
-    from (select pg_snapshot_xmin(pg_current_snapshot()) as xmin) as horizon`.execute(db)
+    from (select pg_snapshot_xmin(pg_current_snapshot()) as horizon) as snapshot`.execute(db)
   const [found] = rows
   if (found === undefined) throw new Error('the feed answered nothing')
   const seen = new Set(place?.seen)
   return {
-    next: { fromTx: found.xmin, seen: found.rows.filter(({ ahead }) => ahead).map(({ id }) => id) },
+    next: { fromTx: found.horizon, seen: found.rows.filter(({ ahead }) => ahead).map(({ id }) => id) },
     fresh: found.rows.filter(({ id }) => !seen.has(id)).map(revocationOf),
   }
 }

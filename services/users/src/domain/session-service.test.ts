@@ -23,6 +23,7 @@ test('a sign-in answers tokens that every service accepts', async () => {
     userId: account.id,
     tenantId: account.tenantId,
     role: 'operator',
+    isPlatform: true,
     sessionId: expect.stringMatching(/^[0-9a-f-]{36}$/),
   })
   expect(grant.expiresInSeconds).toBe(900)

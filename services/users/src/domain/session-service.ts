@@ -12,7 +12,6 @@ import {
   purgeSessions,
   revokeByToken,
   revokeReused,
-  type SessionRecord,
   useToken,
 } from '../db/session-repo.ts'
 import { problems } from '../errors.ts'
@@ -22,6 +21,7 @@ import type { TokenSigner } from './access-token.ts'
 import { type Account, assertMayManage, assertMaySee, callerOf } from './account.ts'
 import type { PasswordHasher } from './password-hasher.ts'
 import type { Revocations } from './revocations.ts'
+import type { SessionRecord } from './session.ts'
 
 /** What a sign-in or a refresh hands out. */
 export interface Grant {
