@@ -131,11 +131,7 @@ export class PlatformProcess implements AsyncDisposable {
     // The fifth line names the socket's folder (PostgreSQL source, pidfile.h).
     const directory = (await readFile(join(home, 'data', 'postmaster.pid'), 'utf8')).split('\n')[4] ?? ''
     const password = (await readFile(join(home, 'password'), 'utf8')).trim()
-    return await withClient(
-      socketTarget(directory, { user: 'postgres', password, database }),
-      'bench',
-      work,
-    )
+    return await withClient(socketTarget(directory, { user: 'postgres', password, database }), 'bench', work)
   }
 
   /** Where the first instance of a service listens. */

@@ -15,6 +15,7 @@ const TENANTS = 100
 const USERS_OF_EACH = 5
 /** In flight at a time, as many phones are created at once. */
 const LINES = 128
+const CLIENTS = 4
 const CHECKS = 3_000
 const PORTION = { devices: 1, cpu: 1, memory: 512, storage: 512, ttlSeconds: 900 }
 
@@ -38,11 +39,7 @@ export const quota: Suite = {
       GATEWAY_LIMIT_PER_MINUTE: '1000000',
     })
     await platform.start()
-    const client = openServiceClient({
-      self: 'devices',
-      registry: staticRegistry({ users: [platform.addressOf('users')] }),
-      serviceTokens: openServiceTokens({ secret, now: () => new Date() }),
-    })
+    const client = openClients(platform.addressOf('users'), secret)
     try {
       const people = await settle(platform, { tenants: TENANTS, limit: 100_000_000, ids: systemIds })
       const [one] = people
@@ -62,6 +59,24 @@ export const quota: Suite = {
       await client.close()
     }
   },
+}
+
+/** As so many instances of a service, each with its connections, whose calls go in turn. */
+function openClients(users: string, secret: string): Pick<ServiceClient, 'call' | 'close'> {
+  const clients = Array.from({ length: CLIENTS }, () =>
+    openServiceClient({
+      self: 'devices',
+      registry: staticRegistry({ users: [users] }),
+      serviceTokens: openServiceTokens({ secret, now: () => new Date() }),
+    }),
+  )
+  let turn = 0
+  return {
+    call: (route, input) => (clients[turn++ % CLIENTS] as ServiceClient).call(route, input),
+    close: async () => {
+      await Promise.all(clients.map((one) => one.close()))
+    },
+  }
 }
 
 /** Makes tenants with their users, whose limits are `limit` of everything. */
@@ -118,12 +133,15 @@ async function measureChecks(platform: PlatformProcess, { progress }: Task): Pro
       ours: median(times),
       wanted: { is: '<', than: 1 },
     },
-    { name: `quota check out of the cache, HTTP included, p99 of ${CHECKS} (ms)`, ours: percentile(times, 0.99) },
+    {
+      name: `quota check out of the cache, HTTP included, p99 of ${CHECKS} (ms)`,
+      ours: percentile(times, 0.99),
+    },
   ]
 }
 
 async function measureRate(
-  client: ServiceClient,
+  client: Pick<ServiceClient, 'call'>,
   people: readonly Person[],
   { name, wanted, task }: { name: string; wanted: number; task: Task },
 ): Promise<Figure> {
@@ -154,7 +172,11 @@ async function measureRate(
 }
 
 /** Tenants that may have 20 phones are asked for 60 each, all at once. */
-async function measureOverrun(platform: PlatformProcess, client: ServiceClient, { progress }: Task): Promise<Figure> {
+async function measureOverrun(
+  platform: PlatformProcess,
+  client: Pick<ServiceClient, 'call'>,
+  { progress }: Task,
+): Promise<Figure> {
   const [limit, asked] = [20, 60]
   const people = await settle(platform, { tenants: TENANTS, limit: 0, ids: systemIds })
   await platform.ask('cloudphone_core', async (admin) => {
@@ -169,7 +191,9 @@ async function measureOverrun(platform: PlatformProcess, client: ServiceClient, 
   const line = async () => {
     while (left > 0) {
       left -= 1
-      const { userId, tenantId } = people[(left * USERS_OF_EACH + (left % USERS_OF_EACH)) % people.length] as Person
+      const { userId, tenantId } = people[
+        (left * USERS_OF_EACH + (left % USERS_OF_EACH)) % people.length
+      ] as Person
       const body = { reservationId: randomUUID(), userId, tenantId, ...PORTION }
       try {
         await client.call(ReserveQuota, { body })

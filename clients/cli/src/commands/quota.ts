@@ -41,8 +41,14 @@ export function addQuotaCommands(program: Command): void {
           .option('--fresh', 'by what is known now, not in the last 60 s'),
       example: 'quota check --cpu 4',
       run: async ({ client, flags, out }) => {
-        const query = { cpuCores: Number(flags.cpu), memoryMB: Number(flags.memory), storageMB: Number(flags.storage) }
-        const answer = await client.call(api.CheckQuota, { query: { ...query, fresh: String(flags.fresh === true) } })
+        const query = {
+          cpuCores: Number(flags.cpu),
+          memoryMB: Number(flags.memory),
+          storageMB: Number(flags.storage),
+        }
+        const answer = await client.call(api.CheckQuota, {
+          query: { ...query, fresh: String(flags.fresh === true) },
+        })
         out.answer(answer, ({ fits, excess }) =>
           fits || excess === null
             ? 'It fits'
@@ -51,14 +57,19 @@ export function addQuotaCommands(program: Command): void {
       },
     },
   )
-  command<LimitFlags>(quota, 'set', 'change limits of an account; what is not named goes back to the default', {
-    configure: (c) => limitOptions(c.argument('<user-id>', 'whose')),
-    example: 'quota set 0198c0de-0000-7000-8000-000000000001 --phones 20 --sessions 5',
-    run: async ({ client, args, flags, out }) => {
-      const userId = UserId.parse(argument(args, 0))
-      out.answer(await client.call(api.SetQuota, { params: { userId }, body: limitsOf(flags) }), describe)
+  command<LimitFlags>(
+    quota,
+    'set',
+    'change limits of an account; what is not named goes back to the default',
+    {
+      configure: (c) => limitOptions(c.argument('<user-id>', 'whose')),
+      example: 'quota set 0198c0de-0000-7000-8000-000000000001 --phones 20 --sessions 5',
+      run: async ({ client, args, flags, out }) => {
+        const userId = UserId.parse(argument(args, 0))
+        out.answer(await client.call(api.SetQuota, { params: { userId }, body: limitsOf(flags) }), describe)
+      },
     },
-  })
+  )
   command(quota, 'tenant', 'show limits and use of a tenant (default: one’s own)', {
     configure: (c) => c.argument('[tenant-id]', 'which'),
     run: async ({ client, args, out }) => {
@@ -66,14 +77,19 @@ export function addQuotaCommands(program: Command): void {
       out.answer(await client.call(api.GetTenantQuota, { params: { tenantId } }), describe)
     },
   })
-  command<LimitFlags>(quota, 'set-tenant', 'change limits of a tenant; what is not named goes back to the default', {
-    configure: (c) => limitOptions(c.argument('<tenant-id>', 'which')),
-    run: async ({ client, args, flags, out }) => {
-      const tenantId = TenantId.parse(argument(args, 0))
-      const body = limitsOf(flags)
-      out.answer(await client.call(api.SetTenantQuota, { params: { tenantId }, body }), describe)
+  command<LimitFlags>(
+    quota,
+    'set-tenant',
+    'change limits of a tenant; what is not named goes back to the default',
+    {
+      configure: (c) => limitOptions(c.argument('<tenant-id>', 'which')),
+      run: async ({ client, args, flags, out }) => {
+        const tenantId = TenantId.parse(argument(args, 0))
+        const body = limitsOf(flags)
+        out.answer(await client.call(api.SetTenantQuota, { params: { tenantId }, body }), describe)
+      },
     },
-  })
+  )
 }
 
 function limitOptions(command: Command): Command {
