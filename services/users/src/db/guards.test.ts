@@ -41,3 +41,12 @@ test('a portion that does not fit is not taken, whatever was decided before', as
   await room.suspend(account)
   expect(await take(wide, wide, [{ cpu: 0 }])).toBe('refused')
 })
+
+test('a tenant whose book nobody made gets one with its first reservation', async () => {
+  await using room = await openUsersRoom()
+  const account = await room.account('c@example.com')
+  await room.database.kysely.deleteFrom('tenant_quotas').where('tenant_id', '=', account.tenantId).execute()
+  const portion = { devices: 1, cpu: 1, memory: 0, storage: 0, sessions: 0 }
+  await room.quotas.reserve({ ...portion, reservationId: randomUUID(), userId: account.id, ttlSeconds: 60 })
+  expect((await room.quotas.read(account.id)).tenant.used).toEqual(portion)
+})

@@ -78,7 +78,7 @@ export async function findTenantQuota(
   return { tenantId, ...(row ? bookOf(row, defaults.tenant) : { limits: defaults.tenant, used: nothing }) }
 }
 
-/** Locks the rows of these users and then of their tenants until the transaction ends, and reads them. */
+/** Locks the rows of these users and then of their tenants, made if need be, until the transaction ends, and reads them. */
 export async function lockBooks(
   tx: Kysely<UsersSchema>,
   userIds: readonly UserId[],
@@ -88,7 +88,12 @@ export async function lockBooks(
     select quotas.*, users.tenant_id, users.status
     from quotas join users on users.id = quotas.user_id
     where quotas.user_id = any(${userIds}::uuid[]) order by quotas.user_id for update of quotas`.execute(tx)
-  const tenants = await lockTenants(tx, [...new Set(users.rows.map((row) => row.tenant_id))], defaults)
+  const tenantIds = [...new Set(users.rows.map((row) => row.tenant_id))].toSorted()
+  let tenants = await lockTenants(tx, tenantIds, defaults)
+  if (tenants.size < tenantIds.length) {
+    for (const tenantId of tenantIds) await ensureTenantBook(tx, tenantId)
+    tenants = await lockTenants(tx, tenantIds, defaults)
+  }
   return {
     tenants,
     users: new Map(
