@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { type Caller, may } from '@cloudphone/contracts/access'
@@ -79,6 +80,8 @@ export interface HttpLimits {
   /** From the beginning of a request to the end of its head, in ms. */
   readonly headersTimeout?: number
   readonly maxRequestsPerSocket?: number
+  /** Whether a request that asks to speak another protocol is given to who listens for upgrades; else it is an ordinary one. */
+  readonly shouldUpgradeCallback?: (request: IncomingMessage) => boolean
   /** Answers what is not a request. */
   readonly refuse?: (error: NodeJS.ErrnoException, socket: Socket) => void
   /** Whose `X-Forwarded-For` is believed; nobody's when absent. */
@@ -113,10 +116,11 @@ export async function openHttpServer(
   options: HttpServerOptions,
   bindings: readonly Binding[],
 ): Promise<FastifyInstance> {
-  const { maxHeaderSize, connectionsCheckingInterval, headersTimeout, refuse, trustProxy, ...socket } =
-    options.limits ?? {}
+  const { maxHeaderSize, connectionsCheckingInterval, headersTimeout, ...limits } = options.limits ?? {}
+  const { shouldUpgradeCallback, refuse, trustProxy, ...socket } = limits
   const app = Fastify({
     http: {
+      ...(shouldUpgradeCallback !== undefined && { shouldUpgradeCallback }),
       ...(maxHeaderSize !== undefined && { maxHeaderSize }),
       ...(connectionsCheckingInterval !== undefined && { connectionsCheckingInterval }),
       ...(headersTimeout !== undefined && { headersTimeout }),
@@ -377,7 +381,13 @@ async function identify(
 
 async function uploadOf(request: FastifyRequest, route: Route): Promise<Upload> {
   if (!request.isMultipart()) throw common.unsupported_media_type({ wanted: 'multipart/form-data' })
-  const file = await request.file()
+  const file = await request.file().catch((error: unknown) => {
+    // What the parser of forms says about the form itself has no status of its own.
+    if (error instanceof Error && !('statusCode' in error)) {
+      throw common.malformed_form({ reason: error.message })
+    }
+    throw error
+  })
   if (file === undefined || file.fieldname !== route.upload) {
     throw new ProblemError({
       status: 400,

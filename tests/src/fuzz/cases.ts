@@ -36,6 +36,39 @@ export type KnownIds = Readonly<Record<string, readonly string[]>>
 const json = { 'content-type': 'application/json' }
 const uuid = '01890000-0000-7000-8000-000000000000'
 
+const boundary = 'b'
+const oddForm: fc.Arbitrary<Change> = fc
+  .tuple(
+    fc.constantFrom(
+      '; boundary=b',
+      '; boundary=',
+      '; boundary=c',
+      '',
+      '; boundary="b',
+      '; boundary=b; charset=x',
+    ),
+    fc.constantFrom('\r\n', '\n'),
+    fc.constantFrom(
+      ...[
+        'form-data; name="file"; filename="a.apk"',
+        'form-data; name="file"',
+        'form-data; name="__proto__"',
+      ],
+      ...[
+        'form-data',
+        '',
+        'form-data; name="file"; filename="../../a"',
+        `form-data; name="${'n'.repeat(500)}"`,
+      ],
+    ),
+    oddText,
+    fc.constantFrom(`--${boundary}--`, `--${boundary}`, ''),
+  )
+  .map(([type, line, disposition, content, end]) => ({
+    headers: { 'content-type': `multipart/form-data${type}` },
+    body: [`--${boundary}`, `content-disposition: ${disposition}`, '', content, end].join(line),
+  }))
+
 /** What is changed about a request that would fit; `undefined` where an operation has no such place. */
 const mutations = {
   nothing: () => fc.constant({}),
@@ -122,39 +155,7 @@ const mutations = {
         )
         .map((headers) => ({ headers, body: JSON.stringify(body ?? {}) })),
     ),
-  'a form that is none': ({ form }) =>
-    form === undefined
-      ? undefined
-      : fc
-          .tuple(
-            fc.constantFrom('b', 'x'.repeat(60), ''),
-            fc.constantFrom('\r\n', '\n'),
-            fc.constantFrom(
-              ...[
-                'form-data; name="file"; filename="a.apk"',
-                'form-data; name="file"',
-                'form-data; name="__proto__"',
-              ],
-              ...[
-                'form-data',
-                '',
-                'form-data; name="file"; filename="../../a"',
-                `form-data; name="${'n'.repeat(500)}"`,
-              ],
-            ),
-            oddText,
-          )
-          .map(([boundary, line, disposition, content]) => ({
-            headers: { 'content-type': `multipart/form-data; boundary=${boundary}` },
-            body: [
-              `--${boundary}`,
-              `content-disposition: ${disposition}`,
-              '',
-              content,
-              `--${boundary}--`,
-              '',
-            ].join(line),
-          })),
+  'a form that is none': ({ form }) => (form === undefined ? undefined : oddForm),
   'an id of nothing': (operation) => onIds(operation, () => fc.constantFrom(uuid, `device_creation-${uuid}`)),
   'an id that is none': (operation) =>
     onIds(operation, () =>
@@ -357,11 +358,9 @@ function onPath(
 ): fc.Arbitrary<Change> | undefined {
   const ids = parameters.filter((one) => one.in === 'path')
   if (ids.length === 0) return undefined
-  return fc
-    .tuple(...ids.map(value))
-    .map((values) => ({
-      path: ids.reduce((text, { name }, at) => text.replace(`{${name}}`, () => values[at] ?? ''), path),
-    }))
+  return fc.tuple(...ids.map(value)).map((values) => ({
+    path: ids.reduce((text, { name }, at) => text.replace(`{${name}}`, () => values[at] ?? ''), path),
+  }))
 }
 
 function onQuery(

@@ -1,6 +1,7 @@
 import { Agent, request } from 'node:http'
 import { Me } from '@cloudphone/contracts/api/users-api'
 import type { Client } from '@cloudphone/sdk/client'
+import { until } from '../until.ts'
 import type { Asker, Case } from './cases.ts'
 
 /** How a request of the fuzz was answered. */
@@ -51,7 +52,8 @@ export class Judge {
     const client = this.#clients[one.asker]
     const first = await this.#plainly(one, await client.accessToken())
     if (first.status !== 401) return first
-    await client.call(Me)
+    // A new signing key is known everywhere in two seconds.
+    await until('a new token to be good', () => client.call(Me).catch(() => undefined))
     return this.#plainly(one, await client.accessToken())
   }
 
