@@ -12,7 +12,7 @@ let room: FuzzRoom
 beforeAll(async () => {
   platform = await openPlatform()
   room = await openFuzzRoom(platform)
-})
+}, 180_000)
 afterAll(async () => {
   room?.judge.close()
   await platform?.close()
