@@ -1,10 +1,12 @@
-import { createHmac, generateKeyPairSync, randomUUID, sign } from 'node:crypto'
+import { createHmac, generateKeyPairSync, randomBytes, randomUUID, sign } from 'node:crypto'
 import { readdir } from 'node:fs/promises'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { zip } from '@cloudphone/apk/testing/build-apk'
 import * as apps from '@cloudphone/contracts/api/apps-api'
 import * as devices from '@cloudphone/contracts/api/devices-api'
+import type { ServiceName } from '@cloudphone/contracts/services'
+import { openServiceTokens } from '@cloudphone/runtime/tokens'
 import { type Client, openClient } from '@cloudphone/sdk/client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
@@ -26,6 +28,8 @@ import { until } from '../src/until.ts'
 /* Whatever is sent, the answer is a problem with the right status and code, and nothing has changed. */
 
 let platform: TestPlatform
+/** Known here, so that a test can sign as a service. */
+const secret = randomBytes(32).toString('hex')
 let alice: Person
 let bob: Person
 /** Of another tenant. */
@@ -34,7 +38,7 @@ let phone: devices.Device
 let app: apps.App
 
 beforeAll(async () => {
-  platform = await openPlatform()
+  platform = await openPlatform({ CLOUDPHONE_SERVICE_SECRET: secret })
   alice = await newPerson(platform.client)
   bob = await newPerson(platform.client)
   stranger = await otherTenant()
@@ -403,7 +407,7 @@ describe('attacks with tokens, through the gateway and straight at a service', (
     const signature = createHmac('sha256', secret).update(content.join('.')).digest('base64url')
     return [...content, signature].join('.')
   }
-  const publicKey = async () => (await ask(platform.url, 'GET', '/api/auth/jwks')).body.keys[0]
+  const publicKey = async () => (await ask(platform.url, 'GET', '/api/auth/jwks')).body.data.keys[0]
 
   const forgeries: Readonly<Record<string, () => Promise<string>>> = {
     'of no algorithm': async () => {
@@ -457,7 +461,6 @@ describe('attacks with tokens, through the gateway and straight at a service', (
 
   /** As the services sign theirs. */
   const serviceToken = async (from: ServiceName, to: ServiceName) => {
-    const secret = await serviceSecret()
     return await openServiceTokens({ secret, now: () => new Date() }).sign(from, to)
   }
 
@@ -477,8 +480,7 @@ describe('attacks with tokens, through the gateway and straight at a service', (
 
   test('a user is nobody at an internal route, and a service only where its token is for', async () => {
     const devicesAddress = doors()[1]!.address
-    const asked = (token: string) => () =>
-      ask(devicesAddress, 'GET', '/internal/invariants', bearer(token))
+    const asked = (token: string) => () => ask(devicesAddress, 'GET', '/internal/invariants', bearer(token))
     expect((await asked(await serviceToken('gateway', 'devices'))()).status).toBe(200)
     await refused(asked(await platform.client.accessToken()), 401, 'invalid_token')
     await refused(asked(await serviceToken('devices', 'users')), 401, 'invalid_token')

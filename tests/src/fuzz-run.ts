@@ -1,8 +1,8 @@
 import { randomInt } from 'node:crypto'
-import fc from 'fast-check'
-import type { Client } from '@cloudphone/sdk/client'
 import { ListSagas } from '@cloudphone/contracts/api/platform-api'
 import { CreateApiKey } from '@cloudphone/contracts/api/users-api'
+import type { Client } from '@cloudphone/sdk/client'
+import fc from 'fast-check'
 import { createPhone, newPerson } from './door.ts'
 import { type FuzzRequest, type KnownIds, type Operation, openSender, requestsOf, wrongWith } from './fuzz.ts'
 
@@ -33,7 +33,12 @@ export async function fuzzTown(admin: Client): Promise<FuzzTown> {
       nobody: async () => undefined,
       forger: async () => `${(await member.client.accessToken()).slice(0, -8)}AAAAAAAA`,
     },
-    known: { userId: [victim.user.id], deviceId: [phone.id], apiKeyId: [apiKey.id], sagaId: sagas.map(({ sagaId }) => sagaId) },
+    known: {
+      userId: [victim.user.id],
+      deviceId: [phone.id],
+      apiKeyId: [apiKey.id],
+      sagaId: sagas.map(({ sagaId }) => sagaId),
+    },
   }
 }
 

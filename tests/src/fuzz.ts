@@ -84,9 +84,42 @@ const fromText = (text: string): Json => JSON.parse(text)
 const deep = (levels: number): Json => fromText(`${'['.repeat(levels)}${']'.repeat(levels)}`)
 
 const poisons: readonly Json[] = [
-  ...[null, true, false, 0, -1, 0.5, 1e308, -1e308, 2 ** 31, 2 ** 53, '', ' ', '0', 'null', '\u0000', 'a\u0000b'],
-  ...['\u202Egnp.exe', '\uD800', '\uDFFFx', 'e\u0301'.repeat(40), '\u{1F4F1}'.repeat(80), '\r\nSet-Cookie: a=b'],
-  ...["'; drop table users; --", '$(reboot)', '{{7*7}}', '${jndi:ldap://x}', '../../etc/passwd', '%00', '*', '{}'],
+  ...[
+    null,
+    true,
+    false,
+    0,
+    -1,
+    0.5,
+    1e308,
+    -1e308,
+    2 ** 31,
+    2 ** 53,
+    '',
+    ' ',
+    '0',
+    'null',
+    '\u0000',
+    'a\u0000b',
+  ],
+  ...[
+    '\u202Egnp.exe',
+    '\uD800',
+    '\uDFFFx',
+    'e\u0301'.repeat(40),
+    '\u{1F4F1}'.repeat(80),
+    '\r\nSet-Cookie: a=b',
+  ],
+  ...[
+    "'; drop table users; --",
+    '$(reboot)',
+    '{{7*7}}',
+    '${jndi:ldap://x}',
+    '../../etc/passwd',
+    '%00',
+    '*',
+    '{}',
+  ],
   ...['x'.repeat(300), 'x'.repeat(100_000), '1'.repeat(400), 'NaN', '1e999', '0x10', '9999-99-99T99:99:99Z'],
   ...['+275760-09-13T00:00:00.000Z', '0000-01-01T00:00:00.000Z', '00000000-0000-0000-0000-000000000000'],
   ...[[], {}, [null], [[[]]], { length: -1 }, { toString: 'x' }, { $gt: '' }, { then: 'x' }, deep(200)],
@@ -97,8 +130,28 @@ const poisons: readonly Json[] = [
 /** Fields that somebody would like to set for himself. */
 const extras = fc.tuple(
   fc.constantFrom(
-    ...['role', 'tenantId', 'id', 'userId', 'status', 'version', 'ownerId', 'isAdmin', 'permissions', 'scopes'],
-    ...['createdAt', 'constructor', 'prototype', 'toString', 'hasOwnProperty', '', '\u0000', 'x'.repeat(1000)],
+    ...[
+      'role',
+      'tenantId',
+      'id',
+      'userId',
+      'status',
+      'version',
+      'ownerId',
+      'isAdmin',
+      'permissions',
+      'scopes',
+    ],
+    ...[
+      'createdAt',
+      'constructor',
+      'prototype',
+      'toString',
+      'hasOwnProperty',
+      '',
+      '\u0000',
+      'x'.repeat(1000),
+    ],
   ),
   fc.constantFrom<Json>('admin', null, 1, true, [], {}, '00000000-0000-0000-0000-000000000000'),
 )
@@ -197,7 +250,9 @@ function bodies({ json, upload }: Operation, known: KnownIds): fc.Arbitrary<stri
     { weight: 1, arbitrary: fc.constantFrom(...poisons).map((body) => JSON.stringify(body)) },
     {
       weight: 2,
-      arbitrary: fc.tuple(good, fc.constantFrom(...spoilt)).map(([body, spoil]) => spoil(JSON.stringify(body))),
+      arbitrary: fc
+        .tuple(good, fc.constantFrom(...spoilt))
+        .map(([body, spoil]) => spoil(JSON.stringify(body))),
     },
   )
 }
@@ -209,18 +264,42 @@ const part = (disposition: string, content: string) =>
 const uploads = fc
   .tuple(
     fc.constantFrom(
-      ...['form-data; name="file"; filename="a.apk"', 'form-data; name="other"; filename="a.apk"', 'form-data'],
-      ...['form-data; name="file"', 'form-data; name="__proto__"; filename="../../a"', 'form-data; name="file"; filename="\u0000"'],
+      ...[
+        'form-data; name="file"; filename="a.apk"',
+        'form-data; name="other"; filename="a.apk"',
+        'form-data',
+      ],
+      ...[
+        'form-data; name="file"',
+        'form-data; name="__proto__"; filename="../../a"',
+        'form-data; name="file"; filename="\u0000"',
+      ],
     ),
-    fc.constantFrom('', 'PK\u0003\u0004', 'x'.repeat(10_000), `PK\u0005\u0006${'\u0000'.repeat(18)}`, `PK\u0005\u0006${'\u00ff'.repeat(18)}`),
+    fc.constantFrom(
+      '',
+      'PK\u0003\u0004',
+      'x'.repeat(10_000),
+      `PK\u0005\u0006${'\u0000'.repeat(18)}`,
+      `PK\u0005\u0006${'\u00ff'.repeat(18)}`,
+    ),
     fc.constantFrom(`--${boundary}--\r\n`, '', `--${boundary}`, `--${boundary}\r\n\r\n`),
   )
   .map(([disposition, content, end]) => `${part(disposition, content)}${end}`)
 
 /** Segments and values that are no id of anything. */
 const odd = fc.oneof(
-  fc.constantFrom(...['%00', '%zz', '%ff', '..%2f..%2finternal', '.', '%2e%2e', '%20', '-1', '1;drop', 'undefined', '*']),
-  fc.constantFrom('x'.repeat(150), 'x'.repeat(300), '__proto__', 'constructor', '%E2%80%AE', '%F0%9F%93%B1', "'%20or%201=1"),
+  fc.constantFrom(
+    ...['%00', '%zz', '%ff', '..%2f..%2finternal', '.', '%2e%2e', '%20', '-1', '1;drop', 'undefined', '*'],
+  ),
+  fc.constantFrom(
+    'x'.repeat(150),
+    'x'.repeat(300),
+    '__proto__',
+    'constructor',
+    '%E2%80%AE',
+    '%F0%9F%93%B1',
+    "'%20or%201=1",
+  ),
   fc.constantFrom(...poisons).map((poison) => encode(poison)),
   fc.string({ maxLength: 30, unit: 'binary' }).map(encode),
 )
@@ -234,7 +313,10 @@ function paths({ path, parameters }: Operation, known: KnownIds): fc.Arbitrary<s
   const named = parameters.filter((one) => one.in === 'path')
   const values = fc.tuple(
     ...named.map(({ name, schema }) =>
-      fc.oneof({ weight: 6, arbitrary: fitting(schema, name, known).map(encode) }, { weight: 1, arbitrary: odd }),
+      fc.oneof(
+        { weight: 6, arbitrary: fitting(schema, name, known).map(encode) },
+        { weight: 1, arbitrary: odd },
+      ),
     ),
   )
   return values.map((given) =>
@@ -249,11 +331,25 @@ function queries({ parameters }: Operation, known: KnownIds): fc.Arbitrary<strin
       fc.oneof(
         { weight: 3, arbitrary: fc.constant<readonly string[]>([]) },
         { weight: 3, arbitrary: fitting(schema, name, known).map((value) => [`${name}=${encode(value)}`]) },
-        { weight: 2, arbitrary: odd.filter((one) => name !== 'wait' || !/^\d+$/.test(one)).map((value) => [`${name}=${value}`]) },
+        {
+          weight: 2,
+          arbitrary: odd
+            .filter((one) => name !== 'wait' || !/^\d+$/.test(one))
+            .map((value) => [`${name}=${value}`]),
+        },
         { weight: 1, arbitrary: fc.constant([`${name}=1`, `${name}=2`]) },
       ),
     )
-  const strange = fc.constantFrom<readonly string[]>([], [], [], [], ['__proto__=x'], ['tenantId=x'], ['a[b]=c'], ['&&='])
+  const strange = fc.constantFrom<readonly string[]>(
+    [],
+    [],
+    [],
+    [],
+    ['__proto__=x'],
+    ['tenantId=x'],
+    ['a[b]=c'],
+    ['&&='],
+  )
   return fc.tuple(strange, ...pairs).map((parts) => {
     const all = parts.flat()
     return all.length === 0 ? '' : `?${all.join('&')}`
@@ -263,18 +359,51 @@ function queries({ parameters }: Operation, known: KnownIds): fc.Arbitrary<strin
 /** Headers that anybody can send, one at a time. */
 const strangeHeaders: readonly Readonly<Record<string, string>>[] = [
   ...[{}, {}, {}, {}, {}, {}, {}, {}],
-  ...[{ 'content-type': 'text/plain' }, { 'content-type': 'application/json; charset=utf-16' }, { 'content-type': '' }],
+  ...[
+    { 'content-type': 'text/plain' },
+    { 'content-type': 'application/json; charset=utf-16' },
+    { 'content-type': '' },
+  ],
   ...[{ 'content-type': 'application/x-www-form-urlencoded' }, { 'content-type': 'multipart/form-data' }],
   ...[{ accept: 'application/xml' }, { 'x-request-id': 'x'.repeat(500) }, { 'x-request-id': '\u00ff\u00fe' }],
-  ...[{ traceparent: '00-0-0-0' }, { traceparent: 'x'.repeat(2000) }, { tracestate: '=,=,=' }, { baggage: '=%zz' }],
-  ...[{ 'idempotency-key': 'k' }, { 'idempotency-key': '' }, { 'idempotency-key': '\u00e9\u00ff' }, { 'idempotency-key': 'k'.repeat(300) }],
-  ...[{ 'x-deadline-ms': '-1' }, { 'x-deadline-ms': 'NaN' }, { 'x-forwarded-for': "'; --" }, { host: 'users.internal' }],
-  ...[{ 'x-user-id': 'root' }, { 'x-tenant-id': 'x' }, { 'x-http-method-override': 'DELETE' }, { 'content-encoding': 'gzip' }],
-  ...[{ expect: '200-maybe' }, { range: 'bytes=9-1' }, { 'if-none-match': '*' }, { cookie: '='.repeat(1000) }],
+  ...[
+    { traceparent: '00-0-0-0' },
+    { traceparent: 'x'.repeat(2000) },
+    { tracestate: '=,=,=' },
+    { baggage: '=%zz' },
+  ],
+  ...[
+    { 'idempotency-key': 'k' },
+    { 'idempotency-key': '' },
+    { 'idempotency-key': '\u00e9\u00ff' },
+    { 'idempotency-key': 'k'.repeat(300) },
+  ],
+  ...[
+    { 'x-deadline-ms': '-1' },
+    { 'x-deadline-ms': 'NaN' },
+    { 'x-forwarded-for': "'; --" },
+    { host: 'users.internal' },
+  ],
+  ...[
+    { 'x-user-id': 'root' },
+    { 'x-tenant-id': 'x' },
+    { 'x-http-method-override': 'DELETE' },
+    { 'content-encoding': 'gzip' },
+  ],
+  ...[
+    { expect: '200-maybe' },
+    { range: 'bytes=9-1' },
+    { 'if-none-match': '*' },
+    { cookie: '='.repeat(1000) },
+  ],
 ]
 
 /** Requests of one operation: some that fit its description, most that do not. */
-export function requestsOf(operation: Operation, known: KnownIds, who: readonly string[]): fc.Arbitrary<FuzzRequest> {
+export function requestsOf(
+  operation: Operation,
+  known: KnownIds,
+  who: readonly string[],
+): fc.Arbitrary<FuzzRequest> {
   const { id, method } = operation
   return fc
     .record({
@@ -343,7 +472,8 @@ export function openSender(url: string) {
 }
 
 /** Our inside: stacks, paths, SQL and the words of PostgreSQL. */
-const inside = /node_modules|\.ts:\d|\n\s+at |\bselect\b.* from |insert into|violates|ECONN|invalid byte sequence|\/packages\/|\/services\//
+const inside =
+  /node_modules|\.ts:\d|\n\s+at |\bselect\b.* from |insert into|violates|ECONN|invalid byte sequence|\/packages\/|\/services\//
 
 /** What is wrong with an answer, or undefined. */
 export function wrongWith({ status, headers, text }: FuzzAnswer): string | undefined {
@@ -352,7 +482,8 @@ export function wrongWith({ status, headers, text }: FuzzAnswer): string | undef
   if (!String(headers['content-type']).startsWith('application/problem+json')) return 'no problem document'
   const problem = JSON.parse(text)
   if (problem.status !== status) return 'another status in the problem'
-  if (typeof problem.code !== 'string' || typeof problem.detail !== 'string') return 'a problem without code or detail'
+  if (typeof problem.code !== 'string' || typeof problem.detail !== 'string')
+    return 'a problem without code or detail'
   if (problem.type !== `urn:cloudphone:problem:${problem.code}`) return 'a problem of another type'
   if (problem.requestId !== headers['x-request-id']) return 'another request id in the problem'
   return status >= 500 ? `a failure: ${problem.code}` : undefined
