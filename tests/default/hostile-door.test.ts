@@ -135,6 +135,8 @@ describe('a token', () => {
     [{}],
   ])('whose key id is %j names no key of ours', async (kid) => {
     await refusedEverywhere(bySomebodyElse({ ...header, kid }), 'invalid_token')
+    // Without an id the one key that we have is tried, and it is ours.
+    if (kid !== undefined) await refusedEverywhere(await ours({}, { ...header, kid }), 'invalid_token')
   })
 
   test('that brings its own key, or a place to fetch one, is refused, and nothing is fetched', async () => {
@@ -174,6 +176,8 @@ describe('a token', () => {
       ...[token.toUpperCase(), encodeURIComponent(`${token}\u0000`)],
       `${head}.${part({ ...claims, role: 'admin', plt: true })}.${signature}`,
       `${part({ ...header, typ: 'evil' })}.${body}.${signature}`,
+      `${head}.${part({ ...claims, sub: '01890000-0000-7000-8000-000000000000' })}.${signature}`,
+      await ours({}, { ...header, crit: ['root'], root: true }),
     ]
     for (const one of broken) await refusedEverywhere(one, 'invalid_token')
   })
