@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ask } from '../src/door.ts'
-import { operationsOf } from '../src/fuzz.ts'
+import { openSender, operationsOf, wrongWith } from '../src/fuzz.ts'
 import { fuzz, fuzzSeed, fuzzTown } from '../src/fuzz-run.ts'
 import { openPlatform, type TestPlatform } from '../src/platform.ts'
 
@@ -47,5 +47,16 @@ test('no route takes a field that it does not know, such as a role or a tenant',
       id,
       errors: expect.stringContaining('tenantId'),
     })
+  }
+})
+
+test('an expectation that nobody can meet is passed over: Node answered it by a 417 without a word', async () => {
+  const sender = openSender(platform.url)
+  try {
+    const asked = { operation: 'me', as: 'nobody', method: 'GET', path: '/api/auth/me', body: undefined }
+    const answer = await sender.send({ ...asked, headers: { expect: '200-maybe' } }, undefined)
+    expect([answer.status, wrongWith(answer)]).toEqual([401, undefined])
+  } finally {
+    sender.close()
   }
 })
