@@ -8,6 +8,7 @@ import { addDeadLetterCommands } from './commands/dead-letters.ts'
 import { addDemoCommand } from './commands/demo.ts'
 import { addDeviceCommands } from './commands/devices.ts'
 import { addOperationCommands } from './commands/operations.ts'
+import { addQuotaCommands } from './commands/quota.ts'
 import { addSagaCommands } from './commands/sagas.ts'
 
 const help = `
@@ -39,6 +40,7 @@ export function buildProgram(argv: readonly string[] = process.argv): Command {
   addSagaCommands(program)
   addDeadLetterCommands(program)
   addAccountCommands(program)
+  addQuotaCommands(program)
   addCredentialCommands(program)
   return program
 }

@@ -4,6 +4,7 @@ import * as devices from './api/devices-api.ts'
 import * as notifications from './api/notifications-api.ts'
 import * as operator from './api/operator-api.ts'
 import * as platform from './api/platform-api.ts'
+import * as quota from './api/quota-api.ts'
 import * as scheduler from './api/scheduler-api.ts'
 import * as users from './api/users-api.ts'
 import type { Route } from './route.ts'
@@ -17,6 +18,7 @@ function isRoute(value: unknown): value is Route {
 /** Every route of every service, in the order of the files and of their declarations. */
 export const routes: readonly Route[] = [
   users,
+  quota,
   devices,
   apps,
   scheduler,

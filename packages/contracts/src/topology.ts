@@ -13,7 +13,7 @@ import {
   DeviceStatusChanged,
   DeviceStopped,
 } from './events/device-events.ts'
-import { UserCreated } from './events/user-events.ts'
+import { TenantQuotaUpdated, UserCreated, UserQuotaExceeded, UserQuotaUpdated } from './events/user-events.ts'
 import type { ServiceName } from './services.ts'
 
 /** One queue of one service. */
@@ -41,6 +41,9 @@ export const events: readonly EventDefinition[] = [
   AppInstallCompleted,
   AppInstallFailed,
   UserCreated,
+  UserQuotaUpdated,
+  UserQuotaExceeded,
+  TenantQuotaUpdated,
 ]
 
 function queue(
@@ -54,6 +57,7 @@ function queue(
 
 export const subscriptions: readonly Subscription[] = [
   queue('devices', 'device-service.app-install', [AppInstallRequested], 'critical'),
+  queue('devices', 'devices.quota-updated', [UserQuotaUpdated, TenantQuotaUpdated], 'critical'),
   queue('apps', 'app-service.install-status', [AppInstallCompleted, AppInstallFailed], 'critical'),
   queue('apps', 'apps.device-deleted', [DeviceDeleted], 'critical'),
   queue('billing', 'billing-service.device-started', [DeviceStarted], 'critical'),

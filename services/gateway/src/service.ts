@@ -27,6 +27,7 @@ export const gateway = defineStatelessService({
   settings: GatewaySettings,
   start: async ({
     settings,
+    cache,
     registry,
     client,
     tokens,
@@ -48,7 +49,7 @@ export const gateway = defineStatelessService({
     )
     const isTrustedProxy = proxiesOf(settings.GATEWAY_TRUSTED_PROXIES)
     const isBehindTls = settings.GATEWAY_BEHIND_TLS
-    const limiter = new RateLimiter([
+    const limiter = new RateLimiter(cache, [
       { requests: settings.GATEWAY_LIMIT_PER_SECOND, seconds: 1 },
       { requests: settings.GATEWAY_LIMIT_PER_10_SECONDS, seconds: 10 },
       { requests: settings.GATEWAY_LIMIT_PER_MINUTE, seconds: 60 },
@@ -71,11 +72,11 @@ export const gateway = defineStatelessService({
           ...{ isTrustedProxy, telemetry },
         })
         guardBrowsers(app, { origins: settings.GATEWAY_CORS_ORIGINS, isBehindTls })
-        guardDoor(app, { tokens, apiKeys, limiter, clock, telemetry })
+        guardDoor(app, { tokens, apiKeys, limiter, telemetry })
         await servePages(app, openApiOf(publicRoutes, { version: apiVersion }))
         await proxyRoutes(app, { upstream, bodies, telemetry, scheme: isBehindTls ? 'https' : 'http' })
         proxySockets(app, {
-          ...{ upstream, limiter, clock, telemetry },
+          ...{ upstream, limiter, telemetry },
           addressOf: ({ socket, headers }) =>
             clientAddress(
               socket.remoteAddress ?? '',

@@ -8,10 +8,11 @@ export const problems = defineProblems({
   user_suspended: [403, 'The account {userId} is suspended.'],
   quota_exceeded: [
     403,
-    'The quota of {userId} does not allow this: {resource} would be {wanted}, allowed are {limit}.',
+    'The quota of the {whose} {id} does not allow this: of {limit} {resource}, {used} are in use and {asked} more were asked for.',
   ],
   scope_not_held: [403, 'You do not hold {scope} yourself, so no key of yours can.'],
   user_not_found: [404, 'There is no user {userId}.'],
+  tenant_not_found: [404, 'There is no tenant {tenantId}.'],
   api_key_not_found: [404, 'There is no API key {apiKeyId} of yours.'],
   session_not_found: [404, 'There is no session {sessionId} that could be ended.'],
   reservation_not_found: [404, 'There is no quota reservation {reservationId}.'],
@@ -19,6 +20,5 @@ export const problems = defineProblems({
   email_taken: [409, 'There is an account with the e-mail {email} already.'],
   reservation_released: [409, 'The quota reservation {reservationId} was released and cannot come back.'],
   reservation_conflict: [409, 'The quota reservation {reservationId} was made with other figures.'],
-  quota_busy: [503, 'The quota of {userId} changed while this was decided; try again.'],
   weak_password: [422, 'The password is too easy to guess: {reason}.'],
 })

@@ -1,6 +1,6 @@
 import { listener, notifier } from '@cloudphone/db/listen'
 import { defineService } from '@cloudphone/runtime/service'
-import { UsersSettings } from './config.ts'
+import { quotaDefaults, UsersSettings } from './config.ts'
 import type { UsersSchema } from './db/schema.ts'
 import { listPublicKeys } from './db/signing-key-repo.ts'
 import { openTokenSigner } from './domain/access-token.ts'
@@ -18,6 +18,7 @@ import { accountRoutes } from './http/account.routes.ts'
 import { quotaRoutes } from './http/quota.routes.ts'
 import { sessionRoutes } from './http/session.routes.ts'
 import { startHousekeeping } from './loops/housekeeping.ts'
+import { startQuotaRecount } from './loops/quota-recount.ts'
 import { systemSecrets as secrets } from './secrets.ts'
 import { openTelemetry } from './telemetry.ts'
 
@@ -58,15 +59,8 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
       refreshTokenDays: settings.USERS_REFRESH_TOKEN_DAYS,
     })
     const apiKeys = new ApiKeyService({ database, revocations, signer, secrets, ids, telemetry })
-    const quotas = new QuotaService({
-      ...{ database, telemetry },
-      defaults: {
-        maxDevices: settings.USERS_DEFAULT_MAX_DEVICES,
-        maxCpu: settings.USERS_DEFAULT_MAX_CPU,
-        maxMemory: settings.USERS_DEFAULT_MAX_MEMORY,
-        maxStorage: settings.USERS_DEFAULT_MAX_STORAGE,
-      },
-    })
+    const defaults = quotaDefaults(settings)
+    const quotas = new QuotaService({ database, outbox, telemetry, defaults })
     await accounts.ensureAdmin({
       email: settings.CLOUDPHONE_ADMIN_EMAIL,
       password: settings.CLOUDPHONE_ADMIN_PASSWORD,
@@ -85,6 +79,11 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
           everyMs: settings.USERS_EXPIRY_EVERY_MS,
         })
         closing.defer('housekeeping', () => loop.stop())
+        const recount = startQuotaRecount(leases, {
+          ...{ database, defaults, telemetry },
+          everyMs: settings.USERS_RECOUNT_EVERY_MS,
+        })
+        closing.defer('quota recount', () => recount.stop())
       },
     }
   },
