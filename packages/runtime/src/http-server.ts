@@ -166,6 +166,8 @@ export async function openHttpServer(
   const draining = new AbortController()
   app.addHook('preClose', async () => draining.abort(new Error('the service is stopping')))
   closeWhatGetsIdle(app)
+  // Node would refuse an unknown Expect by an empty 417; RFC 9110, 10.1.1 lets us pass over it, as it lets us refuse.
+  app.server.on('checkExpectation', (request, response) => app.routing(request, response))
   for (const binding of bindings) addRoute(app, binding, { ...options, draining: draining.signal })
   return app
 }
