@@ -130,6 +130,8 @@ export async function openHttpServer(
     ...socket,
     loggerInstance: options.log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
+    // Nobody logs by the request: a logger for each took 5 us.
+    childLoggerFactory: (logger) => logger,
     bodyLimit: bodyLimitBytes,
     requestTimeout: 0,
     connectionTimeout: 75_000,

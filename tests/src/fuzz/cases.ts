@@ -229,6 +229,9 @@ const mutations = {
         { origin: 'null', 'access-control-request-method': 'EVIL' },
         { cookie: `a=${'b'.repeat(4_000)}` },
         { 'x-api-key': 'cpk_' },
+        { expect: '200-maybe' },
+        { 'x-deadline-ms': '-1' },
+        { baggage: '=%zz' },
         { __proto__x: '1', constructor: '1' },
       )
       .map((headers) => ({ headers })),

@@ -1,6 +1,5 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { Clock } from '@cloudphone/observe/clock'
 import { common } from '@cloudphone/runtime/problem'
 import type { FastifyInstance } from 'fastify'
 import { endToEnd } from '../domain/forwarding.ts'
@@ -13,7 +12,6 @@ import type { Upstream } from './upstream.ts'
 interface SocketProxyOptions {
   readonly upstream: Upstream
   readonly limiter: RateLimiter
-  readonly clock: Clock
   readonly telemetry: GatewayTelemetry
   /** The caller's, whatever stands in front. */
   readonly addressOf: (request: IncomingMessage) => string
@@ -44,14 +42,14 @@ async function handOver(
   request: IncomingMessage,
   caller: Duplex,
   head: Buffer,
-  { upstream, limiter, clock, telemetry, addressOf, open }: SocketProxyOptions & { open: Set<Duplex> },
+  { upstream, limiter, telemetry, addressOf, open }: SocketProxyOptions & { open: Set<Duplex> },
 ): Promise<void> {
   const url = URL.parse(request.url ?? '/', 'http://gateway')
   if (url?.pathname !== '/socket.io/' || url.searchParams.get('transport') !== 'websocket') {
     return writeProblem(caller, common.not_found({ method: 'WebSocket', path: url?.pathname ?? request.url }))
   }
   const address = addressOf(request)
-  const verdict = limiter.take(limitKeyOf(address), clock.monotonicMs())
+  const verdict = await limiter.take(limitKeyOf(address), 'read')
   if (verdict?.allowed === false) {
     return writeProblem(caller, common.rate_limited({ retryAfterSeconds: verdict.resetSeconds }))
   }
