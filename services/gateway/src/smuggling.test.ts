@@ -50,6 +50,11 @@ test.each<[string, readonly string[]]>([
   ['an encoding that is not chunked', ['transfer-encoding: xchunked', ...chunks]],
   ['chunks that are not the last encoding', ['transfer-encoding: chunked, identity', ...chunks]],
   ['a header with a NUL', ['content-length: 0', 'x-a: \u0000', '', hidden]],
+  ['a length beyond all', ['content-length: 99999999999999999999', '', hidden]],
+  ['chunks behind a tab', ['content-length: 0', 'transfer-encoding:\u000bchunked', ...chunks]],
+  ['a folded header before it', ['content-length: 0', 'x-a: b', ' transfer-encoding: chunked', ...chunks]],
+  ['a bare CR', [`x-a: b\rcontent-length: ${hidden.length}`, '', hidden]],
+  ['a chunk beyond all', ['transfer-encoding: chunked', '', 'fffffffffffffffff', '', hidden]],
   ['a chunk whose size is no number', ['transfer-encoding: chunked', '', 'zz', '', hidden]],
   ['a chunk that is longer than it says', ['transfer-encoding: chunked', '', '1', 'abc', '0', '', hidden]],
 ])('%s: the request is refused, and nothing in its body becomes another', async (_what, lines) => {
