@@ -1,43 +1,41 @@
-import fc from 'fast-check'
+import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { casesOf, mutationsOf } from '../src/fuzz/cases.ts'
-import { type FuzzRoom, fuzzParameters, openFuzzRoom } from '../src/fuzz/room.ts'
-import { openPlatform, type TestPlatform } from '../src/platform.ts'
+import { type Operation, operationsOf } from '../src/fuzz.ts'
+import { type FuzzTown, fuzz, fuzzSeed, fuzzTown } from '../src/fuzz-run.ts'
+import { type PlatformHome, platformHome, type Run } from '../src/platform-process.ts'
 
-/* The whole fuzz: every operation of the OpenAPI document with everything that can be wrong about a request to it. */
+/* Every route on its own, against the platform as a process: what it weighs and whether it lives is its own matter. */
 
-let platform: TestPlatform
-let room: FuzzRoom
+let home: PlatformHome
+let run: Run
+let town: FuzzTown
+let operations: readonly Operation[]
 
 beforeAll(async () => {
-  platform = await openPlatform()
-  room = await openFuzzRoom(platform)
-}, 180_000)
-afterAll(async () => {
-  room?.judge.close()
-  await platform?.close()
+  home = await platformHome()
+  run = await home.start()
+  town = await fuzzTown(await home.client())
+  operations = await operationsOf(run.url)
 })
+afterAll(() => home?.close())
 
-test('every route answers every mutation by its contract', async () => {
-  const faults: string[] = []
-  const parameters = fuzzParameters(8)
-  for (const operation of room.operations) {
-    for (const mutation of mutationsOf(operation)) {
-      const property = fc.asyncProperty(casesOf(operation, mutation, room.known), (one) =>
-        room.judge.try(one),
-      )
-      // All of them are heard before the test fails.
-      const result = await fc.check(property, { ...parameters, endOnFailure: true })
-      if (result.failed)
-        faults.push(
-          `${operation.method} ${operation.path}, ${mutation}: ${String(result.errorInstance)} (path ${result.counterexamplePath})`,
-        )
-    }
+const seed = fuzzSeed()
+const runsPerRoute = 100
+
+/** The memory that a process holds, in MB. Linux, see proc_pid_status(5). */
+async function memoryMb(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8')
+  return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) / 1024
+}
+
+test(`no request to any route fails, hangs or shows our inside (FUZZ_SEED=${seed})`, async () => {
+  const wrong: string[] = []
+  for (const operation of operations) {
+    await fuzz(town, [operation], { seed, runs: runsPerRoute }).catch((error: Error) => {
+      wrong.push(`${operation.id}: ${error.message} ${error.cause}`)
+    })
   }
-  const count = [...room.judge.seen.values()].reduce((sum, one) => sum + one, 0)
-  console.log(`fuzz: ${count} answers, by status ${JSON.stringify([...room.judge.seen].sort())}`)
-  for (const { address } of platform.server.services) {
-    expect((await fetch(`${address}/health/ready`)).status).toBe(200)
-  }
-  expect(faults).toEqual([])
+  expect(wrong).toEqual([])
+  expect(run.hasEnded()).toBe(false)
+  expect(await memoryMb(run.pid)).toBeLessThan(1500)
 }, 900_000)
