@@ -65,3 +65,25 @@ test.each<[string, readonly string[]]>([
   expect(answer.match(/^HTTP\/1\.1 /gm)).toHaveLength(1)
   expect(reached.filter((one) => one.includes('hidden'))).toEqual([])
 })
+
+test('who offers another protocol, as curl offers h2c, is answered in this one', async () => {
+  const answer = await send(
+    'GET /api/devices HTTP/1.1',
+    ...[
+      'host: x',
+      `authorization: Bearer ${town.token()}`,
+      'connection: upgrade, http2-settings',
+      'upgrade: h2c',
+    ],
+    ...['http2-settings: AAMAAABkAAQAAP__', '', ''],
+  )
+  expect(answer).toMatch(/^HTTP\/1\.1 200 /)
+  expect(reached).toEqual(['GET /api/devices'])
+})
+
+test('a WebSocket where there is none is refused by a problem', async () => {
+  const key = ['sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==', 'sec-websocket-version: 13', '', '']
+  const answer = await send('GET // HTTP/1.1', 'host: x', 'connection: upgrade', 'upgrade: websocket', ...key)
+  expect(answer).toMatch(/^HTTP\/1\.1 404 /)
+  expect(answer).toContain('"code":"not_found"')
+})
