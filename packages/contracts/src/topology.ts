@@ -13,7 +13,7 @@ import {
   DeviceStatusChanged,
   DeviceStopped,
 } from './events/device-events.ts'
-import { UserCreated } from './events/user-events.ts'
+import { UserActivated, UserCreated, UserDeleted, UserSuspended } from './events/user-events.ts'
 import type { ServiceName } from './services.ts'
 
 /** One queue of one service. */
@@ -41,6 +41,9 @@ export const events: readonly EventDefinition[] = [
   AppInstallCompleted,
   AppInstallFailed,
   UserCreated,
+  UserSuspended,
+  UserActivated,
+  UserDeleted,
 ]
 
 function queue(

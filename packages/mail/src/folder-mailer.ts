@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, open, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createTransport } from 'nodemailer'
-import { type Mail, MailError, type Mailer, messageIdOf } from './mailer.ts'
+import { MailError, type Mailer, messageIdOf } from './mailer.ts'
 
 /**
  * Puts mails into a folder as `<id>.eml` (RFC 5322), readable by this account only: where no mail server is set, the

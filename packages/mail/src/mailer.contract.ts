@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { type Mailer, MailError } from './mailer.ts'
+import { MailError, type Mailer } from './mailer.ts'
 
 /** A mailer under test, and what has come out at its other end: whole messages. */
 export interface MailRoom {
@@ -35,7 +35,11 @@ export function mailerContract(open: () => Promise<MailRoom>): void {
   it('lets nobody add a header by a line break in subject or address', async () => {
     const room = await open()
     await room.mailer
-      .send({ ...mail, subject: 'Hello\r\nBcc: eve@example.com', to: 'mei@example.com\r\nCc: eve@example.com' })
+      .send({
+        ...mail,
+        subject: 'Hello\r\nBcc: eve@example.com',
+        to: 'mei@example.com\r\nCc: eve@example.com',
+      })
       .catch((error: unknown) => expect(error).toBeInstanceOf(MailError))
     for (const message of await room.received()) {
       expect(message).not.toMatch(/^(Bcc|Cc):/im)

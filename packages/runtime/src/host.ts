@@ -7,6 +7,7 @@ import { openMetrics } from '@cloudphone/observe/metrics'
 import type { FastifyInstance } from 'fastify'
 import { ClosingStack } from './closing.ts'
 import { readSettings } from './config.ts'
+import { deriveKey } from './derived-key.ts'
 import { type Binding, openHttpServer } from './http-server.ts'
 import { openKernel } from './kernel.ts'
 import type { Platform } from './platform.ts'
@@ -132,6 +133,7 @@ function baseContext(
     tokens: openTokenVerifier({ fetchKeys: () => client.call(Jwks), now, revocations }),
     revocations,
     serviceTokens,
+    deriveKey: (purpose) => deriveKey(platform.serviceSecret, `${service.name} ${purpose}`),
     clock,
     ids: platform.ids ?? systemIds,
     log,

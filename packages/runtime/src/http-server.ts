@@ -38,6 +38,11 @@ export interface Request<R extends Route> {
   /** The calling service of a `service` route. */
   readonly service: ServiceName | undefined
   readonly upload: Upload | undefined
+  /**
+   * Where the request comes from: as the gateway says, if it proves that it is the gateway, else the other end of the
+   * connection. Nobody can take another's address by writing a header.
+   */
+  clientAddress(): Promise<string>
   readonly requestId: string
   /**
    * Names this request for ever: the same for each retry under one Idempotency-Key, else new. Use it as the business key
@@ -280,6 +285,7 @@ async function prepare(
     },
     service: identity.service,
     upload,
+    clientAddress: () => addressOf(request, options),
     requestId: request.id,
     requestKey,
     signal: AbortSignal.any([gone.signal, options.draining]),
@@ -321,6 +327,17 @@ async function identify(
     throw common.forbidden({ permission: access.permission })
   }
   return { caller }
+}
+
+/** The gateway's service token, beside the caller's own: it vouches for `x-forwarded-for`. */
+export const gatewayTokenHeader = 'x-gateway-token'
+
+async function addressOf(request: FastifyRequest, options: HttpServerOptions): Promise<string> {
+  const token = headerOf(request, gatewayTokenHeader)
+  const told = headerOf(request, 'x-forwarded-for')
+  if (token === undefined || told === undefined) return request.ip
+  const from = await options.serviceTokens.verify(token, options.service).catch(() => undefined)
+  return from === 'gateway' ? told : request.ip
 }
 
 async function uploadOf(request: FastifyRequest, route: Route): Promise<Upload> {

@@ -27,6 +27,7 @@ export const gateway = defineStatelessService({
     client,
     tokens,
     revocations,
+    serviceTokens,
     clock,
     log,
     metrics,
@@ -52,7 +53,7 @@ export const gateway = defineStatelessService({
         boundSlowCallers(app.server)
         guardDoor(app, { tokens, apiKeys, limiter, clock, telemetry })
         await servePages(app, openApiOf(publicRoutes, { version: apiVersion }))
-        await proxyRoutes(app, { upstream, telemetry })
+        await proxyRoutes(app, { upstream, telemetry, serviceTokens })
         proxySockets(app, { upstream, limiter, clock, telemetry })
       },
     }

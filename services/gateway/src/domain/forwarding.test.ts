@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { endToEnd, requestHeaders, upstreamPath } from './forwarding.ts'
 
-const own = { requestId: 'request-1', traceparent: '00-trace', address: '203.0.113.9' }
+const own = { requestId: 'request-1', traceparent: '00-trace', address: '203.0.113.9', proof: 'signed' }
 
 test('headers of the connection stay behind, and those it names', () => {
   expect(
@@ -24,6 +24,7 @@ test('nobody can pretend to come from elsewhere', () => {
         host: 'phones.example',
         'x-forwarded-for': '10.0.0.1',
         'x-real-ip': '10.0.0.1',
+        'x-gateway-token': 'forged',
         forwarded: 'for=10.0.0.1',
         'x-request-id': 'theirs',
         'x-api-key': 'cpk_secret',
@@ -36,6 +37,7 @@ test('nobody can pretend to come from elsewhere', () => {
     authorization: 'Bearer t',
     'x-request-id': 'request-1',
     'x-forwarded-for': '203.0.113.9',
+    'x-gateway-token': 'signed',
     'x-forwarded-proto': 'http',
     'x-forwarded-host': 'phones.example',
     traceparent: '00-trace',

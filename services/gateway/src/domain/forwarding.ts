@@ -24,6 +24,7 @@ const ownHeaders = new Set([
   'x-forwarded-for',
   'x-forwarded-host',
   'x-forwarded-proto',
+  'x-gateway-token',
   'x-real-ip',
   'x-request-id',
 ])
@@ -44,13 +45,14 @@ export function endToEnd(headers: IncomingHttpHeaders): Headers {
 /** A request's headers as the service behind the gateway sees them. */
 export function requestHeaders(
   headers: IncomingHttpHeaders,
-  own: { requestId: string; traceparent: string | undefined; address: string },
+  own: { requestId: string; traceparent: string | undefined; address: string; proof: string },
 ): Headers {
   const kept = Object.entries(endToEnd(headers)).filter(([name]) => !ownHeaders.has(name))
   return {
     ...Object.fromEntries(kept),
     'x-request-id': own.requestId,
     'x-forwarded-for': own.address,
+    'x-gateway-token': own.proof,
     'x-forwarded-proto': 'http',
     ...(headers.host !== undefined && { 'x-forwarded-host': headers.host }),
     ...(own.traceparent !== undefined && { traceparent: own.traceparent }),

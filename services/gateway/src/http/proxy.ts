@@ -5,6 +5,7 @@ import { type ServiceName, serviceOfSaga } from '@cloudphone/contracts/services'
 import { currentTraceparent } from '@cloudphone/observe/trace'
 import { common, ProblemError } from '@cloudphone/runtime/problem'
 import { inRequestTrace } from '@cloudphone/runtime/request-trace'
+import type { ServiceTokens } from '@cloudphone/runtime/tokens'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import { endToEnd, requestHeaders, upstreamPath } from '../domain/forwarding.ts'
@@ -19,6 +20,8 @@ const sagaRoutes = [GetSaga, RetrySaga, SkipSagaStep, TurnSagaBack]
 interface ProxyOptions {
   readonly upstream: Upstream
   readonly telemetry: GatewayTelemetry
+  /** By which services know that the address of a caller is told by this gateway. */
+  readonly serviceTokens: ServiceTokens
 }
 
 /**
@@ -57,10 +60,11 @@ async function forward(
   reply: FastifyReply,
   options: ProxyOptions & { service: ServiceName; template: string },
 ): Promise<FastifyReply> {
-  const { upstream, telemetry, service, template } = options
+  const { upstream, telemetry, serviceTokens, service, template } = options
   const params = request.params as Record<string, string>
   const path = upstreamPath(template, params, request.raw.url ?? '')
   if (path === undefined) throw common.not_found({ method: request.method, path: template })
+  const proof = await serviceTokens.sign('gateway', service)
   const gone = new AbortController()
   reply.raw.once('close', () => {
     if (!reply.raw.writableFinished) gone.abort(new Error('the caller has gone'))
@@ -75,6 +79,7 @@ async function forward(
           requestId: request.id,
           traceparent: currentTraceparent(),
           address: request.ip,
+          proof,
         }),
         body: hasBody(request.raw) ? passBody(request.raw) : undefined,
         signal: gone.signal,

@@ -76,7 +76,10 @@ export async function takePortion(
            or memory + ${portion.memory} <= coalesce(max_memory, ${defaults.maxMemory}::int))
       and (${portion.storage}::int = 0
            or storage + ${portion.storage} <= coalesce(max_storage, ${defaults.maxStorage}::int))
-      and exists (select from users where users.id = quotas.user_id and users.status = 'active')`.execute(tx)
+      and exists (
+        select from users join tenants on tenants.id = users.tenant_id
+        where users.id = quotas.user_id and users.status = 'active' and tenants.status = 'active'
+      )`.execute(tx)
   return taken.numAffectedRows === 1n
 }
 
