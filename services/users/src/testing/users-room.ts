@@ -38,6 +38,8 @@ export interface UsersRoom extends AsyncDisposable, Identity {
   readonly apiKeys: ApiKeyService
   readonly quotas: QuotaService
   readonly password: string
+  /** Where mails are put. */
+  readonly mailFolder: string
   /** Sends what is due; returns every mail that was ever sent, with its token. */
   post(): Promise<{ to: string; subject: string; text: string; token: string }[]>
   /** An account in the tenant of this slug (`default` when absent), with `password`. */
@@ -106,6 +108,7 @@ export async function openUsersRoom({
     ...identity,
     signingKeys: new SigningKeyService({ ...base, keepSeconds: 960, maxAgeDays: 90 }),
     password,
+    mailFolder: folder,
     post: () => readMails(identity, folder),
     apiKeys: new ApiKeyService({ ...base, signer, secrets: systemSecrets }),
     quotas: new QuotaService({ database, telemetry, defaults: someLimits }),
