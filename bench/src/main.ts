@@ -1,10 +1,11 @@
 import { runProgram } from './harness/program.ts'
+import { gateway } from './suites/gateway.ts'
 import { journey } from './suites/journey.ts'
 import { kernel } from './suites/kernel.ts'
 import { phone } from './suites/phone.ts'
 
 /** `npm run bench -- NAME`. A new suite is a file in suites/ and a line here. */
 process.exitCode = await runProgram(
-  { command: 'npm run bench', suites: { journey, kernel, phone } },
+  { command: 'npm run bench', suites: { gateway, journey, kernel, phone } },
   process.argv.slice(2),
 )

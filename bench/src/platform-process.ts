@@ -23,6 +23,8 @@ const stopWithinMs = 120_000
 export class PlatformProcess implements AsyncDisposable {
   readonly dataDir: string
   readonly client: Client
+  /** Of the first admin. */
+  readonly credentials: { readonly email: string; readonly password: string }
   readonly #portBase: number
   readonly #env: Readonly<Record<string, string | undefined>>
   #child: ChildProcess | undefined
@@ -34,11 +36,13 @@ export class PlatformProcess implements AsyncDisposable {
     portBase: number,
     env: Readonly<Record<string, string | undefined>>,
     client: Client,
+    credentials: PlatformProcess['credentials'],
   ) {
     this.dataDir = dataDir
     this.#portBase = portBase
     this.#env = env
     this.client = client
+    this.credentials = credentials
   }
 
   /** Makes the directory; starts nothing yet. `env`: settings that differ from the defaults. */
@@ -65,6 +69,7 @@ export class PlatformProcess implements AsyncDisposable {
         ...env,
       },
       client,
+      { email, password },
     )
   }
 

@@ -1,4 +1,11 @@
-import { currentTraceparent, inSpan, type Tracer } from '@cloudphone/observe/trace'
+import {
+  currentTraceparent,
+  inSpan,
+  type Span,
+  type SpanFacts,
+  type Traceparent,
+  type Tracer,
+} from '@cloudphone/observe/trace'
 
 /** A call of another service, as its span tells it. */
 export interface OutgoingCall {
@@ -18,15 +25,39 @@ export interface OutgoingCall {
  */
 export async function inClientSpan<Answer extends { readonly statusCode: number }>(
   tracer: Tracer | undefined,
-  { method, origin, path, template }: OutgoingCall,
+  call: OutgoingCall,
   send: () => Promise<Answer>,
 ): Promise<Answer> {
   if (tracer === undefined) return await send()
+  return await inSpan(tracer, factsOf(call, currentTraceparent()), async (span) => {
+    const answer = await send()
+    span?.note({ 'http.response.status_code': answer.statusCode })
+    if (answer.statusCode >= 400) span?.fail(`HTTP ${answer.statusCode}`, String(answer.statusCode))
+    return answer
+  })
+}
+
+/**
+ * The same span for a call whose answer is not a promise: whoever gets it notes the status, and ends it. Undefined without
+ * a tracer.
+ */
+export function startClientSpan(
+  tracer: Tracer | undefined,
+  call: OutgoingCall,
+  parent: Traceparent | undefined,
+): Span | undefined {
+  return tracer?.start(factsOf(call, parent))
+}
+
+function factsOf(
+  { method, origin, path, template }: OutgoingCall,
+  parent: Traceparent | undefined,
+): SpanFacts {
   const { hostname, port } = new URL(origin)
-  const facts = {
+  return {
     name: `${method} ${template}`,
     kind: 'client',
-    parent: currentTraceparent(),
+    parent,
     attributes: {
       'http.request.method': method,
       'url.full': `${origin}${path.split('?', 1)[0]}`,
@@ -34,11 +65,5 @@ export async function inClientSpan<Answer extends { readonly statusCode: number 
       'server.address': hostname,
       'server.port': Number(port),
     },
-  } as const
-  return await inSpan(tracer, facts, async (span) => {
-    const answer = await send()
-    span?.note({ 'http.response.status_code': answer.statusCode })
-    if (answer.statusCode >= 400) span?.fail(`HTTP ${answer.statusCode}`, String(answer.statusCode))
-    return answer
-  })
+  }
 }

@@ -9,8 +9,8 @@ import { ClosingStack } from './closing.ts'
 import { readSettings } from './config.ts'
 import { deriveKey } from './derived-key.ts'
 import { type Binding, openHttpServer } from './http-server.ts'
-import { openKernel } from './kernel.ts'
-import type { Platform } from './platform.ts'
+import { type Kernel, openKernel } from './kernel.ts'
+import type { Ground, Platform } from './platform.ts'
 import { watchRevocations } from './revocation-watch.ts'
 import type { AnyService, BaseContext, ServiceParts } from './service.ts'
 import { openServiceClient } from './service-client.ts'
@@ -47,12 +47,38 @@ export function portOf(service: AnyService, portBase: number, instance: number):
 export async function startService(
   service: AnyService,
   platform: Platform,
-  { instance = 0, showsPlatform = false }: StartOptions = {},
+  options: StartOptions = {},
+): Promise<RunningService> {
+  return await startOn(service, platform, options, async (base) =>
+    service.migrations === undefined ? undefined : await openKernel(service, platform, base),
+  )
+}
+
+/**
+ * Starts one instance of a service that keeps nothing, such as the gateway, where there is neither database nor bus.
+ * @throws Error for a service with a schema.
+ */
+export async function startStatelessService(
+  service: AnyService,
+  ground: Ground,
+  options: StartOptions = {},
+): Promise<RunningService> {
+  if (service.migrations !== undefined) throw new Error(`the ${service.name} service needs a database`)
+  return await startOn(service, ground, options, async () => undefined)
+}
+
+type OpenKernel = (base: BaseContext<unknown>) => Promise<Kernel | undefined>
+
+async function startOn(
+  service: AnyService,
+  platform: Ground,
+  { instance = 0, showsPlatform = false }: StartOptions,
+  openKernelOn: OpenKernel,
 ): Promise<RunningService> {
   const log = platform.log.child({ service: service.name, instance })
   const closing = new ClosingStack(log)
   try {
-    return await start(service, platform, { instance, showsPlatform }, log, closing)
+    return await start(service, platform, { instance, showsPlatform, openKernelOn }, log, closing)
   } catch (error) {
     await closing
       .close()
@@ -63,13 +89,13 @@ export async function startService(
 
 async function start(
   service: AnyService,
-  platform: Platform,
-  { instance, showsPlatform }: Required<StartOptions>,
+  platform: Ground,
+  { instance, showsPlatform, openKernelOn }: Required<StartOptions> & { openKernelOn: OpenKernel },
   log: Logger,
   closing: ClosingStack,
 ): Promise<RunningService> {
   const base = baseContext(service, platform, instance, log, closing)
-  const kernel = service.migrations === undefined ? undefined : await openKernel(service, platform, base)
+  const kernel = await openKernelOn(base)
   const parts = await (service.start as (context: unknown) => Promise<ServiceParts<unknown>>)(
     kernel === undefined ? base : { ...base, ...kernel.context },
   )
@@ -87,6 +113,7 @@ async function start(
       ready: async () => (await kernel?.ready()) ?? true,
       uploadLimitBytes,
       tracer: base.tracer,
+      limits: parts.http,
     },
     bindings,
   )
@@ -110,7 +137,7 @@ async function start(
 
 function baseContext(
   service: AnyService,
-  platform: Platform,
+  platform: Ground,
   instance: number,
   log: Logger,
   closing: ClosingStack,
@@ -144,7 +171,7 @@ function baseContext(
   }
 }
 
-async function listen(app: FastifyInstance, platform: Platform, port: number): Promise<string> {
+async function listen(app: FastifyInstance, platform: Ground, port: number): Promise<string> {
   await app.listen({ host: platform.host, port })
   const address = app.server.address()
   if (address === null || typeof address === 'string') throw new Error('the HTTP server has no address')

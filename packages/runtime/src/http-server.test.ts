@@ -1,12 +1,15 @@
 import { once } from 'node:events'
-import { connect } from 'node:net'
+import { createServer } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
 import { item, route } from '@cloudphone/contracts/route'
 import { silentLog } from '@cloudphone/observe/log'
 import { openMetrics } from '@cloudphone/observe/metrics'
+import { staticRegistry } from '@cloudphone/registry/registry'
 import { afterEach, describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { type Binding, bind, openHttpServer } from './http-server.ts'
 import { common, defineProblems } from './problem.ts'
+import { openServiceClient } from './service-client.ts'
 import { openServiceTokens } from './tokens.ts'
 
 const Echo = route({
@@ -195,5 +198,43 @@ describe('a request that waits', () => {
     await begun
     socket.destroy()
     expect(await ended).toBe('the caller has gone')
+  })
+})
+
+describe('a deadline', () => {
+  it('ends a wait, and is answered as one when the handler goes on', async () => {
+    const signals: AbortSignal[] = []
+    const { url: address } = await serve([
+      bind(Wait, async ({ signal }) => {
+        signals.push(signal)
+        await once(signal, 'abort')
+        await new Promise(() => undefined)
+        return { why: 'late' }
+      }),
+    ])
+    const answer = await fetch(`${address}/api/wait`, { headers: { 'x-deadline-ms': '20' } })
+    expect(answer.status).toBe(504)
+    expect(await answer.json()).toMatchObject({ code: 'deadline_exceeded', waitedMs: 20, success: false })
+    expect(signals[0]?.aborted).toBe(true)
+  })
+
+  it('goes on to the services that are called, shorter by what has passed', async () => {
+    const seen: string[] = []
+    const inner = createServer((request, response) => {
+      seen.push(String(request.headers['x-deadline-ms']))
+      response.end('{"success":true,"data":{"from":"users"}}')
+    })
+    inner.listen(0, '127.0.0.1')
+    await once(inner, 'listening')
+    closers.push(async () => void inner.close())
+    const registry = staticRegistry({ users: [`http://127.0.0.1:${(inner.address() as AddressInfo).port}`] })
+    const client = openServiceClient({ self: 'devices', registry, serviceTokens })
+    closers.push(() => client.close())
+    const { url: address } = await serve([bind(Wait, async () => ({ why: (await client.call(Inner)).from }))])
+    expect((await fetch(`${address}/api/wait`, { headers: { 'x-deadline-ms': '5000' } })).status).toBe(200)
+    expect((await fetch(`${address}/api/wait`)).status).toBe(200)
+    expect(Number(seen[0])).toBeLessThanOrEqual(5_000)
+    expect(Number(seen[0])).toBeGreaterThan(0)
+    expect(seen[1]).toBe('10000')
   })
 })

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { type Caller, may } from '@cloudphone/contracts/access'
 import type { BodyOf, ParamsOf, QueryOf, ResultOf, Route } from '@cloudphone/contracts/route'
@@ -15,10 +16,11 @@ import Fastify, {
   LogController,
 } from 'fastify'
 import type { z } from 'zod'
+import { deadlineHeader, readDeadline, underDeadline } from './deadline.ts'
 import type { Idempotency } from './idempotency.ts'
 import { common, type FieldError, ProblemError, renderProblem } from './problem.ts'
 import { inRequestTrace, traceRequests } from './request-trace.ts'
-import type { ServiceTokens, TokenVerifier } from './tokens.ts'
+import { addressClaim, addressProofHeader, type ServiceTokens, type TokenVerifier } from './tokens.ts'
 
 /** A file on its way in: read it once, to its end. */
 export interface Upload {
@@ -42,14 +44,14 @@ export interface Request<R extends Route> {
    * Where the request comes from: as the gateway says, if it proves that it is the gateway, else the other end of the
    * connection. Nobody can take another's address by writing a header.
    */
-  clientAddress(): Promise<string>
+  clientAddress(): string
   readonly requestId: string
   /**
    * Names this request for ever: the same for each retry under one Idempotency-Key, else new. Use it as the business key
    * of what the request starts, so that a retry after a crash finds the first one.
    */
   readonly requestKey: string
-  /** Fires when the caller has gone or the service stops: a handler that waits answers with what it has. */
+  /** Fires when the caller has gone, its deadline has come or the service stops: a handler that waits answers with what it has. */
   readonly signal: AbortSignal
 }
 
@@ -73,6 +75,21 @@ export function bind<R extends Route>(route: R, handle: Handler<R>): Binding {
   return { route, handle: handle as Binding['handle'] }
 }
 
+/** Bounds of connections and heads, for a server whose callers are anybody. */
+export interface HttpLimits {
+  /** Of the request line and the headers together, in bytes. */
+  readonly maxHeaderSize?: number
+  /** How often connections with a late head are looked for, in ms. */
+  readonly connectionsCheckingInterval?: number
+  /** From the beginning of a request to the end of its head, in ms. */
+  readonly headersTimeout?: number
+  readonly maxRequestsPerSocket?: number
+  /** Answers what is not a request. */
+  readonly refuse?: (error: NodeJS.ErrnoException, socket: Socket) => void
+  /** Whose `X-Forwarded-For` is believed; nobody's when absent. */
+  readonly trustProxy?: (address: string) => boolean
+}
+
 export interface HttpServerOptions {
   service: ServiceName
   log: Logger
@@ -87,6 +104,7 @@ export interface HttpServerOptions {
   uploadLimitBytes: number
   /** Undefined: no request becomes a span. */
   tracer?: Tracer | undefined
+  limits?: HttpLimits | undefined
 }
 
 interface RouteOptions extends HttpServerOptions {
@@ -100,7 +118,17 @@ export async function openHttpServer(
   options: HttpServerOptions,
   bindings: readonly Binding[],
 ): Promise<FastifyInstance> {
+  const { maxHeaderSize, connectionsCheckingInterval, headersTimeout, refuse, trustProxy, ...socket } =
+    options.limits ?? {}
   const app = Fastify({
+    http: {
+      ...(maxHeaderSize !== undefined && { maxHeaderSize }),
+      ...(connectionsCheckingInterval !== undefined && { connectionsCheckingInterval }),
+      ...(headersTimeout !== undefined && { headersTimeout }),
+    },
+    ...(refuse !== undefined && { clientErrorHandler: refuse }),
+    ...(trustProxy !== undefined && { trustProxy }),
+    ...socket,
     loggerInstance: options.log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: bodyLimitBytes,
@@ -245,13 +273,16 @@ function addRoute(app: FastifyInstance, binding: Binding, options: RouteOptions)
           options.idempotency === undefined ||
           route.upload !== undefined
         ) {
-          return answer(reply, route, await binding.handle(prepared(randomUUID())))
+          return answer(reply, route, await inTime(request, () => binding.handle(prepared(randomUUID()))))
         }
         const first = prepared(key)
         const caller = route.access.kind === 'user' ? first.caller.userId : (first.service ?? 'public')
-        const kept = await options.idempotency.once(
-          { caller, route: route.name, key, body: JSON.stringify([request.params, request.body ?? null]) },
-          (requestKey) => binding.handle(prepared(requestKey)),
+        const { idempotency } = options
+        const kept = await inTime(request, () =>
+          idempotency.once(
+            { caller, route: route.name, key, body: JSON.stringify([request.params, request.body ?? null]) },
+            (requestKey) => binding.handle(prepared(requestKey)),
+          ),
         )
         return answer(reply, route, kept)
       }),
@@ -275,6 +306,9 @@ async function prepare(
     if (!reply.raw.writableFinished) gone.abort(new Error('the caller has gone'))
   })
   const upload = route.upload === undefined ? undefined : await uploadOf(request, route)
+  const leftMs = readDeadline(request.headers[deadlineHeader])
+  const ends = [gone.signal, options.draining]
+  if (leftMs !== undefined) ends.push(AbortSignal.timeout(leftMs))
   return (requestKey) => ({
     params,
     query,
@@ -288,8 +322,26 @@ async function prepare(
     clientAddress: () => addressOf(request, options),
     requestId: request.id,
     requestKey,
-    signal: AbortSignal.any([gone.signal, options.draining]),
+    signal: AbortSignal.any(ends),
   })
+}
+
+/**
+ * Runs a handler under the deadline that came with the request. With the time up the caller hears so; the handler goes on to
+ * its end, as it would without anybody who listens.
+ * @throws ProblemError `deadline_exceeded`.
+ */
+async function inTime<T>(request: FastifyRequest, work: () => Promise<T>): Promise<T> {
+  const leftMs = readDeadline(request.headers[deadlineHeader])
+  if (leftMs === undefined) return await work()
+  const late = Promise.withResolvers<never>()
+  const timeout = setTimeout(() => late.reject(common.deadline_exceeded({ waitedMs: leftMs })), leftMs)
+  try {
+    // The race hears of a later failure too, so that none is left unhandled.
+    return await Promise.race([underDeadline(performance.now() + leftMs, work), late.promise])
+  } finally {
+    clearTimeout(timeout)
+  }
 }
 
 function invalid(errors: FieldError[]): ProblemError {
@@ -329,15 +381,11 @@ async function identify(
   return { caller }
 }
 
-/** The gateway's service token, beside the caller's own: it vouches for `x-forwarded-for`. */
-export const gatewayTokenHeader = 'x-gateway-token'
-
-async function addressOf(request: FastifyRequest, options: HttpServerOptions): Promise<string> {
-  const token = headerOf(request, gatewayTokenHeader)
+function addressOf(request: FastifyRequest, { serviceTokens }: HttpServerOptions): string {
   const told = headerOf(request, 'x-forwarded-for')
-  if (token === undefined || told === undefined) return request.ip
-  const from = await options.serviceTokens.verify(token, options.service).catch(() => undefined)
-  return from === 'gateway' ? told : request.ip
+  const proof = headerOf(request, addressProofHeader)
+  if (told === undefined || proof === undefined) return request.ip
+  return serviceTokens.isVouched(addressClaim(request.id, told), proof) ? told : request.ip
 }
 
 async function uploadOf(request: FastifyRequest, route: Route): Promise<Upload> {

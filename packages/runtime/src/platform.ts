@@ -30,3 +30,6 @@ export interface Platform {
   readonly clock?: Clock
   readonly ids?: Ids
 }
+
+/** As much of it as a service needs that keeps nothing. */
+export type Ground = Omit<Platform, 'bus' | 'blobs' | 'databases' | 'poolSize'>

@@ -81,6 +81,7 @@ export const common = defineProblems({
   rate_limited: [429, 'Too many requests; try again in {retryAfterSeconds} s.'],
   internal_error: [500, 'Something went wrong here. The request id tells us what.'],
   service_unavailable: [503, 'The {service} service does not answer now; try again.'],
+  deadline_exceeded: [504, 'The answer did not come in the {waitedMs} ms that were left for it; try again.'],
 })
 
 /**

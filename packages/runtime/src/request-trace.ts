@@ -1,4 +1,12 @@
-import { inTrace, type Span, type Tracer, within } from '@cloudphone/observe/trace'
+import {
+  inTrace,
+  newTraceparent,
+  type Span,
+  type Traceparent,
+  type Tracer,
+  wellFormed,
+  within,
+} from '@cloudphone/observe/trace'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 
 declare module 'fastify' {
@@ -50,6 +58,11 @@ export function traceRequests(app: FastifyInstance, tracer: Tracer | undefined):
 /** Runs `work` in the trace of the request: its span's if it has one, else the caller's, else a new one. */
 export function inRequestTrace<T>(request: FastifyRequest, work: () => T): T {
   return request.span === undefined ? inTrace(givenTraceparent(request), work) : within(request.span, work)
+}
+
+/** The trace in which `inRequestTrace` would run work, for work that says it by itself. */
+export function traceparentOf(request: FastifyRequest): Traceparent {
+  return request.span?.traceparent ?? wellFormed(givenTraceparent(request)) ?? newTraceparent()
 }
 
 function givenTraceparent(request: FastifyRequest): string | undefined {

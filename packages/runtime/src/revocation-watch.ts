@@ -2,30 +2,13 @@
  * - revocation: the early end of a session, of an API key, or of all tokens of a user up to an issue (epoch)
  * - watch: hears of revocations by a long poll of the users service, within the time of a round trip
  */
-import type { Caller } from '@cloudphone/contracts/access'
 import { ListRevocations, type Revocation } from '@cloudphone/contracts/api/users-api'
 import type { Clock } from '@cloudphone/observe/clock'
 import type { Logger } from '@cloudphone/observe/log'
 import { LRUCache } from 'lru-cache'
 import { common } from './problem.ts'
+import type { RevocationChange, RevocationWatch } from './revocations.ts'
 import type { ServiceClient } from './service-client.ts'
-
-/** What one instance knows to be revoked. */
-export interface RevocationWatch {
-  /** Resolves when all that was revoked before the start is known. @throws ProblemError `service_unavailable`. */
-  known(): Promise<void>
-  isRevoked(caller: Pick<Caller, 'userId' | 'sessionId' | 'epoch'>): boolean
-  /** Called after each change; returns what stops it. */
-  onChange(listener: (change: RevocationChange) => void): () => void
-  close(): Promise<void>
-}
-
-export interface RevocationChange {
-  /** The signing keys are others now. */
-  readonly keys: boolean
-  /** True when nothing was heard for so long that revocations may have been missed: trust nothing that is open. */
-  readonly missed: boolean
-}
 
 /** How long the users service holds an answer back; an instance of it that hangs is left after a second more. */
 const waitSeconds = 5

@@ -5,12 +5,13 @@ import { currentTraceparent, type Tracer } from '@cloudphone/observe/trace'
 import type { Registry } from '@cloudphone/registry/registry'
 import { Agent, type Dispatcher } from 'undici'
 import { inClientSpan } from './client-span.ts'
+import { deadlineHeader, deadlineLeftMs } from './deadline.ts'
 import { common, ProblemError } from './problem.ts'
 import type { ServiceTokens } from './tokens.ts'
 
 /** A call of another service. */
 export interface CallInput<R extends Route> extends ContractInput<R> {
-  /** Default 10,000 ms. */
+  /** Default 10,000 ms. Never longer than what is left of the deadline under which it is called. */
   readonly timeoutMs?: number
 }
 
@@ -48,12 +49,16 @@ export function openServiceClient(options: {
     const { method, path: template } = route
     const origin = await addressOf(route.service)
     const path = pathOf(route, input)
-    const timeout = AbortSignal.timeout(input.timeoutMs ?? 10_000)
+    const deadlineMs = deadlineLeftMs(performance.now())
+    if (deadlineMs === 0) throw common.deadline_exceeded({ waitedMs: 0 })
+    const waitMs = Math.min(input.timeoutMs ?? 10_000, deadlineMs ?? Number.POSITIVE_INFINITY)
+    const timeout = AbortSignal.timeout(waitMs)
     const authorization = `Bearer ${await options.serviceTokens.sign(options.self, route.service)}`
     const request = (): Promise<Dispatcher.ResponseData> => {
       const traceparent = currentTraceparent()
       const headers: Record<string, string> = {
         authorization,
+        [deadlineHeader]: String(waitMs),
         ...(input.body !== undefined && { 'content-type': 'application/json' }),
         ...(traceparent !== undefined && { traceparent }),
       }

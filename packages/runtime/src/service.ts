@@ -24,8 +24,8 @@ import type { Sagas } from '@cloudphone/saga/engine'
 import type { FastifyInstance } from 'fastify'
 import type { z } from 'zod'
 import type { ClosingStack } from './closing.ts'
-import type { Binding } from './http-server.ts'
-import type { RevocationWatch } from './revocation-watch.ts'
+import type { Binding, HttpLimits } from './http-server.ts'
+import type { RevocationWatch } from './revocations.ts'
 import type { ServiceClient } from './service-client.ts'
 import type { ServiceTokens, TokenVerifier } from './tokens.ts'
 
@@ -71,6 +71,8 @@ export interface ServiceParts<Schema = never> {
   readonly handlers?: readonly EventHandler<Schema>[]
   /** What this service can say about the platform's invariants; asked by the doctor. */
   readonly invariants?: () => Promise<{ reports: readonly InvariantReport[]; claims: readonly Claim[] }>
+  /** Bounds of the HTTP server, where callers are anybody. */
+  readonly http?: HttpLimits
   /** Adds what is not a contract's route to the HTTP server: a proxy, a socket. Runs before it listens. */
   readonly extend?: (app: FastifyInstance) => Promise<void>
   /** Runs when everything else is up: loops begin here. */

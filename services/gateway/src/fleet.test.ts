@@ -23,7 +23,7 @@ beforeAll(async () => {
 afterAll(() => whole?.close())
 beforeEach(async () => {
   town = await openGatewayTown(whole)
-  admin = town.token({ role: 'admin' })
+  admin = town.token({ role: 'admin', isPlatform: true })
 })
 afterEach(() => town.close())
 
@@ -235,7 +235,7 @@ test('a dead letter is asked of all and answered by its owner; while one is sile
     const response = await fetch(`${town.url}/api/dead-letters/${id}/replay`, {
       method: 'POST',
       headers: {
-        authorization: `Bearer ${town.token({ role: 'operator', userId })}`,
+        authorization: `Bearer ${town.token({ role: 'operator', userId, isPlatform: true })}`,
         'content-type': 'application/json',
       },
       body: JSON.stringify({ reason: 'mended' }),

@@ -128,7 +128,7 @@ test('nothing internal is reachable, however the path is written', async () => {
       response.end('{}')
     })
   }
-  const bearer = `authorization: Bearer ${town.token({ role: 'admin' })}`
+  const bearer = `authorization: Bearer ${town.token({ role: 'admin', isPlatform: true })}`
   const tricks = [
     '/internal/invariants',
     '/internal/api-keys/exchange',

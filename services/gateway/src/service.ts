@@ -2,15 +2,19 @@ import { publicRoutes } from '@cloudphone/contracts/routes'
 import { defineStatelessService } from '@cloudphone/runtime/service'
 import { GatewaySettings } from './config.ts'
 import { openApiKeyExchange } from './domain/api-key-exchange.ts'
+import { clientAddress, proxiesOf } from './domain/client-address.ts'
 import { PlatformDoctor } from './domain/doctor.ts'
 import { Fleet } from './domain/fleet.ts'
 import { openApiOf } from './domain/openapi.ts'
 import { Operations } from './domain/operations.ts'
 import { RateLimiter } from './domain/rate-limit.ts'
+import { boundRequests, headLimits } from './http/bounds.ts'
+import { guardBrowsers } from './http/browser.ts'
 import { guardDoor } from './http/door.ts'
 import { servePages } from './http/pages.ts'
 import { platformRoutes } from './http/platform.routes.ts'
 import { proxyRoutes } from './http/proxy.ts'
+import { openBodyIntake } from './http/request-body.ts'
 import { proxySockets } from './http/socket-proxy.ts'
 import { openUpstream } from './http/upstream.ts'
 import { openTelemetry } from './telemetry.ts'
@@ -35,7 +39,16 @@ export const gateway = defineStatelessService({
     closing,
   }) => {
     const telemetry = openTelemetry(log, metrics)
-    const upstream = closing.add('upstream', openUpstream(registry, tracer))
+    const upstream = closing.add('upstream', openUpstream({ registry, tracer, clock, telemetry }))
+    const bodies = closing.add(
+      'bodies',
+      openBodyIntake(clock, {
+        bytesPerSecond: settings.GATEWAY_BODY_MIN_BYTES_PER_SECOND,
+        windowMs: settings.GATEWAY_BODY_WINDOW_MS,
+      }),
+    )
+    const isTrustedProxy = proxiesOf(settings.GATEWAY_TRUSTED_PROXIES)
+    const isBehindTls = settings.GATEWAY_BEHIND_TLS
     const limiter = new RateLimiter([
       { requests: settings.GATEWAY_LIMIT_PER_SECOND, seconds: 1 },
       { requests: settings.GATEWAY_LIMIT_PER_10_SECONDS, seconds: 10 },
@@ -44,23 +57,37 @@ export const gateway = defineStatelessService({
     const apiKeys = openApiKeyExchange(client, clock)
     revocations.onChange(apiKeys.forget)
     return {
+      http: {
+        ...headLimits,
+        ...(settings.GATEWAY_TRUSTED_PROXIES.length > 0 && { trustProxy: isTrustedProxy }),
+      },
       routes: platformRoutes({
         fleet: new Fleet(client),
         operations: new Operations(client),
         doctor: new PlatformDoctor(client, clock),
       }),
       extend: async (app) => {
-        boundSlowCallers(app.server)
+        boundRequests(app, {
+          connectionsPerAddress: settings.GATEWAY_CONNECTIONS_PER_ADDRESS,
+          ...{ isTrustedProxy, telemetry },
+        })
+        guardBrowsers(app, { origins: settings.GATEWAY_CORS_ORIGINS, isBehindTls })
         guardDoor(app, { tokens, apiKeys, limiter, clock, telemetry })
         await servePages(app, openApiOf(publicRoutes, { version: apiVersion }))
-        await proxyRoutes(app, { upstream, telemetry, serviceTokens })
-        proxySockets(app, { upstream, limiter, clock, telemetry })
+        await proxyRoutes(app, {
+          ...{ upstream, bodies, telemetry, serviceTokens },
+          scheme: isBehindTls ? 'https' : 'http',
+        })
+        proxySockets(app, {
+          ...{ upstream, limiter, clock, telemetry },
+          addressOf: ({ socket, headers }) =>
+            clientAddress(
+              socket.remoteAddress ?? '',
+              String(headers['x-forwarded-for'] ?? ''),
+              isTrustedProxy,
+            ),
+        })
       },
     }
   },
 })
-
-/** Who dribbles its headers loses the connection; bodies are bounded by the services, and by the socket's idle time. */
-function boundSlowCallers(server: { headersTimeout: number }): void {
-  server.headersTimeout = 15_000
-}

@@ -29,7 +29,6 @@ const unlimited = /^\/($|health\/|metrics$|api\/docs(\/|$)|api\/openapi\.json$)/
  */
 export function guardDoor(app: FastifyInstance, options: DoorOptions): void {
   app.addHook('onRequest', async (request, reply) => {
-    setSecurityHeaders(request, reply)
     const template = request.routeOptions.url
     if (template !== undefined && unlimited.test(template)) return
     const method: Route['method'] | string = request.method === 'HEAD' ? 'GET' : request.method
@@ -101,18 +100,4 @@ function takeOne(
     members: { retryAfterSeconds: verdict.resetSeconds },
     retryAfterSeconds: verdict.resetSeconds,
   })
-}
-
-/** No page of ours is framed, sniffed or cached. The docs bring a content policy of their own. */
-function setSecurityHeaders(request: FastifyRequest, reply: FastifyReply): void {
-  reply.headers({
-    'x-content-type-options': 'nosniff',
-    'x-frame-options': 'DENY',
-    'referrer-policy': 'no-referrer',
-    'cross-origin-resource-policy': 'same-origin',
-    'cache-control': 'no-store',
-  })
-  if (!request.url.startsWith('/api/docs')) {
-    reply.header('content-security-policy', "default-src 'none'; frame-ancestors 'none'")
-  }
 }

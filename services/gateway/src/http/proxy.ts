@@ -1,27 +1,46 @@
+import type { IncomingHttpHeaders } from 'node:http'
 import { RetrySaga, SkipSagaStep, TurnSagaBack } from '@cloudphone/contracts/api/operator-api'
 import { GetSaga } from '@cloudphone/contracts/api/platform-api'
+import type { Route } from '@cloudphone/contracts/route'
 import { publicRoutes } from '@cloudphone/contracts/routes'
 import { type ServiceName, serviceOfSaga } from '@cloudphone/contracts/services'
-import { currentTraceparent } from '@cloudphone/observe/trace'
+import { deadlineHeader, readDeadline } from '@cloudphone/runtime/deadline'
 import { common, ProblemError } from '@cloudphone/runtime/problem'
-import { inRequestTrace } from '@cloudphone/runtime/request-trace'
-import type { ServiceTokens } from '@cloudphone/runtime/tokens'
+import { traceparentOf } from '@cloudphone/runtime/request-trace'
+import { addressClaim, type ServiceTokens } from '@cloudphone/runtime/tokens'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
-import { endToEnd, requestHeaders, upstreamPath } from '../domain/forwarding.ts'
+import {
+  copyEndToEnd,
+  type Headers,
+  type OwnHeaders,
+  requestHeaders,
+  upstreamPath,
+} from '../domain/forwarding.ts'
+import { classOf, deadlineOf, type RouteClass } from '../domain/route-class.ts'
 import { problems } from '../errors.ts'
 import type { GatewayTelemetry } from '../telemetry.ts'
-import { hasBody, passBody } from './request-body.ts'
-import type { Upstream } from './upstream.ts'
+import type { BodyIntake, PassingBody } from './request-body.ts'
+import type { Passage, Receiver, Upstream } from './upstream.ts'
 
 /** Served by the service that runs the saga: the id's prefix tells which. */
 const sagaRoutes = [GetSaga, RetrySaga, SkipSagaStep, TurnSagaBack]
 
 interface ProxyOptions {
   readonly upstream: Upstream
+  readonly bodies: BodyIntake
   readonly telemetry: GatewayTelemetry
-  /** By which services know that the address of a caller is told by this gateway. */
-  readonly serviceTokens: ServiceTokens
+  readonly scheme: OwnHeaders['scheme']
+  /** Makes services believe what this door says of an address. */
+  readonly serviceTokens: Pick<ServiceTokens, 'vouch'>
+}
+
+interface Target {
+  readonly service: ServiceName
+  readonly template: string
+  readonly class: RouteClass
+  /** Of a route that anybody may call: there the service counts by address. */
+  readonly needsAddress: boolean
 }
 
 /**
@@ -32,79 +51,141 @@ export async function proxyRoutes(app: FastifyInstance, options: ProxyOptions): 
   await app.register(async (scope) => {
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('*', (_request, _payload, done) => done(null, undefined))
-    for (const { method, path, service } of publicRoutes) {
-      if (service === 'gateway') continue
+    const add = (
+      { method, path, upload, answer, access }: Route,
+      serviceOf: (request: FastifyRequest) => ServiceName,
+    ): void => {
+      const target = {
+        ...{ template: path, needsAddress: access.kind === 'public' },
+        class: classOf({ answer, ...(upload !== undefined && { upload }) }),
+      }
       scope.route({
         method,
         url: path,
-        handler: (request, reply) => forward(request, reply, { ...options, service, template: path }),
+        handler: (request, reply) =>
+          forward(request, reply, options, { ...target, service: serviceOf(request) }),
       })
     }
-    for (const { method, path } of sagaRoutes) {
-      scope.route({
-        method,
-        url: path,
-        handler: (request, reply) => {
-          const { sagaId } = request.params as { sagaId: string }
-          const service = serviceOfSaga(sagaId)
-          if (service === undefined) throw problems.saga_not_found({ sagaId })
-          return forward(request, reply, { ...options, service, template: path })
-        },
+    for (const route of publicRoutes) {
+      if (route.service !== 'gateway') add(route, () => route.service)
+    }
+    for (const route of sagaRoutes) {
+      add(route, ({ params }) => {
+        const { sagaId } = params as { sagaId: string }
+        const service = serviceOfSaga(sagaId)
+        if (service === undefined) throw problems.saga_not_found({ sagaId })
+        return service
       })
     }
   })
 }
 
-async function forward(
-  request: FastifyRequest,
-  reply: FastifyReply,
-  options: ProxyOptions & { service: ServiceName; template: string },
-): Promise<FastifyReply> {
-  const { upstream, telemetry, serviceTokens, service, template } = options
-  const params = request.params as Record<string, string>
-  const path = upstreamPath(template, params, request.raw.url ?? '')
+/** Answers by itself, later: so it gives Fastify nothing. */
+function forward(request: FastifyRequest, reply: FastifyReply, options: ProxyOptions, target: Target): void {
+  const { template } = target
+  const path = upstreamPath(template, request.params as Record<string, string>, request.raw.url ?? '')
   if (path === undefined) throw common.not_found({ method: request.method, path: template })
-  const proof = await serviceTokens.sign('gateway', service)
-  const gone = new AbortController()
-  reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) gone.abort(new Error('the caller has gone'))
-  })
-  try {
-    // The caller's trace goes on; without one a new one begins here.
-    const response = await inRequestTrace(request, () =>
-      upstream.send({
-        ...{ service, path, template },
-        method: request.method as Dispatcher.HttpMethod,
-        headers: requestHeaders(request.headers, {
-          requestId: request.id,
-          traceparent: currentTraceparent(),
-          address: request.ip,
-          proof,
-        }),
-        body: hasBody(request.raw) ? passBody(request.raw) : undefined,
-        signal: gone.signal,
-      }),
+  const answer = new Answer(request, reply, options, target)
+  const body = options.bodies.take(request.raw, target.class.limitBytes)
+  if (body instanceof Promise) {
+    body.then(
+      (whole) => answer.ask(path, whole),
+      (error: unknown) => answer.fail(error instanceof Error ? error : new Error(String(error))),
     )
-    return await answer(reply, response, request)
-  } catch (error) {
-    if (gone.signal.aborted) return reply.hijack()
-    if (error instanceof ProblemError) {
-      telemetry.upstreamFailed({ service, requestId: request.id, err: error.cause })
-    }
-    throw error
-  }
+  } else answer.ask(path, body)
 }
 
-async function answer(
-  reply: FastifyReply,
-  response: Dispatcher.ResponseData,
-  request: FastifyRequest,
-): Promise<FastifyReply> {
-  reply.code(response.statusCode).headers(endToEnd(response.headers))
-  reply.header('x-request-id', request.id)
-  if (request.method === 'HEAD' || response.statusCode === 204 || response.statusCode === 304) {
-    await response.body.dump()
-    return reply.send()
+/** What a service answers, on its way to the caller. */
+class Answer implements Receiver {
+  readonly #request: FastifyRequest
+  readonly #reply: FastifyReply
+  readonly #options: ProxyOptions
+  readonly #target: Target
+  #passage: Passage | undefined
+  #isGone = false
+  /** Of a body whose end is known from its beginning. */
+  #missingBytes = -1
+
+  constructor(request: FastifyRequest, reply: FastifyReply, options: ProxyOptions, target: Target) {
+    this.#request = request
+    this.#reply = reply
+    this.#options = options
+    this.#target = target
+    const { raw } = reply
+    raw.once('close', () => {
+      if (raw.writableFinished) return
+      this.#isGone = true
+      this.#passage?.abort(new Error('the caller has gone'))
+    })
   }
-  return reply.send(response.body)
+
+  ask(path: string, body: PassingBody | undefined): void {
+    if (this.#isGone) return
+    const request = this.#request
+    const { service, template, class: routeClass, needsAddress } = this.#target
+    const { serviceTokens, scheme } = this.#options
+    const { headers, id, ip } = request
+    this.#passage = this.#options.upstream.send(
+      {
+        ...{ service, path, template, body },
+        method: request.method as Dispatcher.HttpMethod,
+        headers: requestHeaders(headers, {
+          ...{ requestId: id, address: ip, scheme },
+          addressProof: needsAddress ? serviceTokens.vouch(addressClaim(id, ip)) : undefined,
+        }),
+        // The caller's trace goes on; without one a new one begins here.
+        traceparent: traceparentOf(request),
+        deadlineMs: deadlineOf(routeClass, {
+          query: request.query,
+          givenMs: readDeadline(headers[deadlineHeader]),
+        }),
+      },
+      this,
+    )
+  }
+
+  head(status: number, headers: IncomingHttpHeaders): void {
+    const { raw } = this.#reply
+    const own = this.#reply.getHeaders() as Headers
+    copyEndToEnd(headers, own)
+    own['x-request-id'] = this.#request.id
+    // From here on the answer is ours: Fastify would put a stream between, and look at each answer again.
+    this.#reply.hijack()
+    raw.writeHead(status, own)
+    const length = headers['content-length']
+    if (length !== undefined) this.#missingBytes = Number(length)
+  }
+
+  data(chunk: Buffer): boolean {
+    const { raw } = this.#reply
+    this.#missingBytes -= chunk.length
+    if (this.#missingBytes === 0) {
+      // The last bytes and the end leave together.
+      raw.end(chunk)
+      return true
+    }
+    if (raw.write(chunk)) return true
+    raw.once('drain', () => this.#passage?.resume())
+    return false
+  }
+
+  end(): void {
+    if (!this.#reply.raw.writableEnded) this.#reply.raw.end()
+  }
+
+  fail(error: Error): void {
+    const reply = this.#reply
+    if (this.#isGone) {
+      if (!reply.sent) reply.hijack()
+      return
+    }
+    if (reply.raw.headersSent) return void reply.raw.destroy(error)
+    if (error instanceof ProblemError && error.status >= 500) {
+      const { service } = this.#target
+      this.#options.telemetry.upstreamFailed({ service, requestId: this.#request.id, err: error.cause })
+    }
+    // The rest of a body that is refused is not waited for.
+    if (!this.#request.raw.complete) reply.header('connection', 'close')
+    void reply.send(error)
+  }
 }

@@ -1,5 +1,4 @@
 import type { IncomingMessage } from 'node:http'
-import { connect, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Clock } from '@cloudphone/observe/clock'
 import type { FastifyInstance } from 'fastify'
@@ -14,9 +13,9 @@ interface SocketProxyOptions {
   readonly limiter: RateLimiter
   readonly clock: Clock
   readonly telemetry: GatewayTelemetry
+  /** The caller's, whatever stands in front. */
+  readonly addressOf: (request: IncomingMessage) => string
 }
-
-const connectTimeoutMs = 2_000
 
 /**
  * Hands WebSockets of Socket.IO through to the notifications service, byte by byte: the token is checked there, when the
@@ -41,20 +40,25 @@ async function handOver(
   request: IncomingMessage,
   caller: Duplex,
   head: Buffer,
-  { upstream, limiter, clock, telemetry, open }: SocketProxyOptions & { open: Set<Duplex> },
+  { upstream, limiter, clock, telemetry, addressOf, open }: SocketProxyOptions & { open: Set<Duplex> },
 ): Promise<void> {
   const url = new URL(request.url ?? '/', 'http://gateway')
   const isSocketIo = url.pathname === '/socket.io/' && url.searchParams.get('transport') === 'websocket'
   if (!isSocketIo || request.headers.upgrade?.toLowerCase() !== 'websocket') {
     return refuse(caller, '404 Not Found')
   }
-  const address = request.socket.remoteAddress ?? ''
+  const address = addressOf(request)
   if (limiter.take(limitKeyOf(address), clock.monotonicMs())?.allowed === false) {
     return refuse(caller, '429 Too Many Requests')
   }
-  const target = await upstream.addressOf('notifications')
-  if (target === undefined) return refuse(caller, '503 Service Unavailable')
-  const service = await openConnection(target)
+  const line = await upstream.open('notifications').catch(() => undefined)
+  if (line === undefined) return refuse(caller, '503 Service Unavailable')
+  const { socket: service, release } = line
+  // Gone while the line was opened: its close has been told already.
+  if (caller.destroyed) {
+    service.destroy()
+    return release()
+  }
   open.add(caller).add(service)
   telemetry.socketOpened()
   const end = (): void => {
@@ -62,6 +66,7 @@ async function handOver(
     service.destroy()
     if (!open.delete(caller)) return
     open.delete(service)
+    release()
     telemetry.socketClosed()
   }
   for (const socket of [caller, service]) socket.on('error', end).on('close', end)
@@ -81,20 +86,6 @@ function handshake({ headers }: IncomingMessage, url: URL, address: string): str
     `x-forwarded-for: ${address}`,
   ]
   return `GET /socket.io/${url.search} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`
-}
-
-function openConnection(address: string): Promise<Socket> {
-  const { hostname, port } = new URL(address)
-  return new Promise((resolve, reject) => {
-    const socket = connect({ host: hostname.replace(/^\[|\]$/g, ''), port: Number(port) })
-    socket.setTimeout(connectTimeoutMs, () => socket.destroy(new Error('connect timed out')))
-    socket.once('error', reject)
-    socket.once('connect', () => {
-      socket.setTimeout(0)
-      socket.off('error', reject)
-      resolve(socket)
-    })
-  })
 }
 
 function refuse(caller: Duplex, status: string): void {

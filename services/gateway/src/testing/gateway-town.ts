@@ -29,6 +29,8 @@ export interface GatewayTown {
   readonly neighbour: Town['neighbour']
   /** A service of raw HTTP, registered under this name. */
   rawNeighbour(service: ServiceName, listener: RequestListener): Promise<Server>
+  /** An instance that somebody else runs. */
+  register(service: ServiceName, address: string): Promise<void>
   token(who?: Partial<Caller> & { lifeSeconds?: number }): string
   /** A users service that knows the API keys that are put in here, and counts how often it was asked for each. */
   openApiKeys(): Promise<Map<string, { userId: UserId; asked: number }>>
@@ -56,6 +58,7 @@ export async function openGatewayTown(town: Town, env: Record<string, string> = 
     tokenFor(callerOf({ tenantId, ...who }), lifeSeconds)
   return {
     ...{ gateway: running, url: running.address, neighbour, token },
+    register: (service, address) => registry.register(service, address),
     close: async () => {
       await running.close()
       await closing.close()

@@ -1,19 +1,11 @@
 import type { Role } from '@cloudphone/contracts/access'
 import type { TenantId, UserId } from '@cloudphone/contracts/id'
 import { type Kysely, sql } from 'kysely'
+import type { InvitationRecord } from '../domain/invitation.ts'
 import type { UsersSchema } from './schema.ts'
 
 /** What a token of an account is for. */
 export type AccountPurpose = 'password_reset' | 'email_verification'
-
-export interface InvitationRecord {
-  readonly id: string
-  readonly email: string
-  readonly tenantId: TenantId
-  readonly role: Role
-  readonly createdAt: Date
-  readonly expiresAt: Date
-}
 
 const invitationColumns = sql`id, email, tenant_id as "tenantId", role, created_at as "createdAt",
   expires_at as "expiresAt"`

@@ -1,5 +1,6 @@
 import type { UserId } from '@cloudphone/contracts/id'
 import { type Kysely, sql } from 'kysely'
+import type { SessionRecord } from '../domain/session.ts'
 import type { UsersSchema } from './schema.ts'
 
 interface TokenLife {
@@ -96,14 +97,6 @@ export async function purgeSessions(db: Kysely<UsersSchema>, keepDays: number): 
       limit 1000
     )`.execute(db)
   return Number(purged.numAffectedRows ?? 0)
-}
-
-/** A session that can still be used. */
-export interface SessionRecord {
-  readonly id: string
-  readonly createdAt: Date
-  readonly lastUsedAt: Date
-  readonly expiresAt: Date
 }
 
 /** A user's live sessions, the newest first, from below `beforeId` on; `limit + 1` of them when there are more. */

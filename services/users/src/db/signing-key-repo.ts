@@ -1,5 +1,6 @@
 import type { JWK } from 'jose'
 import { type Kysely, sql } from 'kysely'
+import type { KeyRecord } from '../domain/key-record.ts'
 import type { UsersSchema } from './schema.ts'
 
 export interface SigningKey {
@@ -43,15 +44,6 @@ export async function listPublicKeys(db: Kysely<UsersSchema>): Promise<JWK[]> {
     .orderBy('created_at', 'desc')
     .execute()
   return rows.map((row) => row.public_jwk)
-}
-
-/** What may be shown of a key. */
-export interface KeyRecord {
-  readonly kid: string
-  readonly active: boolean
-  readonly createdAt: Date
-  readonly activatesAt: Date | null
-  readonly goneAt: Date | null
 }
 
 /** All keys, the newest first. There are a handful. */

@@ -1,15 +1,7 @@
 import type { TenantId, UserId } from '@cloudphone/contracts/id'
 import { type Kysely, sql } from 'kysely'
+import type { TenantRecord } from '../domain/tenant.ts'
 import type { UsersSchema } from './schema.ts'
-
-export interface TenantRecord {
-  readonly id: TenantId
-  readonly slug: string
-  readonly name: string
-  readonly status: 'active' | 'suspended'
-  readonly isPlatform: boolean
-  readonly createdAt: Date
-}
 
 const columns = sql`id, slug, name, status, is_platform as "isPlatform", created_at as "createdAt"`
 

@@ -10,7 +10,6 @@ import { insertMail } from '../db/mail-repo.ts'
 import {
   deleteInvitation,
   findInvitationByToken,
-  type InvitationRecord,
   listInvitations,
   putInvitation,
   useInvitation,
@@ -21,6 +20,7 @@ import { hashOfSecret } from '../secrets.ts'
 import type { UsersTelemetry } from '../telemetry.ts'
 import type { Account } from './account.ts'
 import type { AccountService } from './account-service.ts'
+import type { InvitationRecord } from './invitation.ts'
 import { lifeMinutesOf } from './mail-text.ts'
 import { tokenHashOf } from './one-time-token.ts'
 import { weaknessOf } from './password.ts'

@@ -9,16 +9,11 @@ import {
   purgeMails,
   takeDueMails,
 } from '../db/mail-repo.ts'
-import {
-  findInvitation,
-  type InvitationRecord,
-  purgeTokens,
-  putAccountToken,
-  putInvitation,
-} from '../db/one-time-token-repo.ts'
+import { findInvitation, purgeTokens, putAccountToken, putInvitation } from '../db/one-time-token-repo.ts'
 import type { UsersSchema } from '../db/schema.ts'
 import { findTenantBySlug } from '../db/tenant-repo.ts'
 import type { UsersTelemetry } from '../telemetry.ts'
+import type { InvitationRecord } from './invitation.ts'
 import { lifeMinutesOf, type MailText, textOfKnownAccount, textWithToken } from './mail-text.ts'
 import { tokenHashOf, tokenOf } from './one-time-token.ts'
 

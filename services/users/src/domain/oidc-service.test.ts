@@ -98,7 +98,11 @@ test.each([
 })
 
 test('people are sent back only to this machine of theirs, or where the provider was told', async () => {
-  for (const redirectUri of ['https://evil.example/callback', 'http://127.0.0.1.evil.example/', 'http://u@127.0.0.1/']) {
+  for (const redirectUri of [
+    'https://evil.example/callback',
+    'http://127.0.0.1.evil.example/',
+    'http://u@127.0.0.1/',
+  ]) {
     await expect(room.oidc.start('link', redirectUri)).rejects.toMatchObject({
       status: 422,
       code: 'oidc_redirect_not_allowed',

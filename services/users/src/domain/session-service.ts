@@ -13,7 +13,6 @@ import {
   purgeSessions,
   revokeByToken,
   revokeReused,
-  type SessionRecord,
   useToken,
 } from '../db/session-repo.ts'
 import { problems } from '../errors.ts'
@@ -24,6 +23,7 @@ import { type Account, assertMayManage, assertMaySee, callerOf } from './account
 import type { PasswordHasher } from './password-hasher.ts'
 import type { Revocations } from './revocations.ts'
 import type { SecondFactorService } from './second-factor-service.ts'
+import type { SessionRecord } from './session.ts'
 import type { Attempt, SignInThrottle } from './sign-in-throttle.ts'
 
 /** What a sign-in or a refresh hands out. */

@@ -11,12 +11,12 @@ import {
   insertActiveKey,
   insertNextKey,
   isRotationDue,
-  type KeyRecord,
   listKeys,
   promoteNextKey,
 } from '../db/signing-key-repo.ts'
 import { problems } from '../errors.ts'
 import type { UsersTelemetry } from '../telemetry.ts'
+import type { KeyRecord } from './key-record.ts'
 import type { Revocations } from './revocations.ts'
 import { makeKey } from './signing-key.ts'
 

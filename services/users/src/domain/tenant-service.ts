@@ -9,12 +9,12 @@ import {
   memberIds,
   moveTenant,
   renameTenant,
-  type TenantRecord,
 } from '../db/tenant-repo.ts'
 import { problems } from '../errors.ts'
 import type { UsersTelemetry } from '../telemetry.ts'
 import type { InvitationService } from './invitation-service.ts'
 import type { Revocations } from './revocations.ts'
+import type { TenantRecord } from './tenant.ts'
 
 /** Tenants, for who runs the platform. All of a suspended tenant's accounts are suspended as long as it is. */
 export class TenantService {

@@ -21,7 +21,7 @@ export function accountRoutes({
 }): Binding[] {
   return [
     bind(api.Login, async ({ body, clientAddress }) =>
-      viewOfGrant(await sessions.login({ ...body, address: await clientAddress() })),
+      viewOfGrant(await sessions.login({ ...body, address: clientAddress() })),
     ),
     bind(api.Refresh, async ({ body }) => viewOfGrant(await sessions.refresh(body.refreshToken))),
     bind(api.Logout, async ({ body }) => {

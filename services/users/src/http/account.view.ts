@@ -1,8 +1,8 @@
 import type { User } from '@cloudphone/contracts/api/users-api'
-import type { SessionRecord } from '../db/session-repo.ts'
-import type { KeyRecord } from '../db/signing-key-repo.ts'
 import type { Account } from '../domain/account.ts'
 import type { ApiKey } from '../domain/api-key.ts'
+import type { KeyRecord } from '../domain/key-record.ts'
+import type { SessionRecord } from '../domain/session.ts'
 import type { Grant } from '../domain/session-service.ts'
 
 export function viewOfAccount(account: Account): User {

@@ -61,7 +61,7 @@ function credentialRoutes({ credentials }: IdentityServices): Binding[] {
       return undefined
     }),
     bind(api.ForgotPassword, async ({ body, clientAddress }) => {
-      await credentials.forgot(body.email, await clientAddress())
+      await credentials.forgot(body.email, clientAddress())
       return undefined
     }),
     bind(api.ResetPassword, async ({ body }) => {
@@ -82,7 +82,7 @@ function credentialRoutes({ credentials }: IdentityServices): Binding[] {
 function invitationRoutes({ invitations }: IdentityServices): Binding[] {
   return [
     bind(api.Register, async ({ body, clientAddress }) => {
-      await invitations.register(body.email, await clientAddress())
+      await invitations.register(body.email, clientAddress())
       return undefined
     }),
     bind(api.CreateInvitation, async ({ caller, body }) =>

@@ -1,5 +1,5 @@
-import type { InvitationRecord } from '../db/one-time-token-repo.ts'
-import type { TenantRecord } from '../db/tenant-repo.ts'
+import type { InvitationRecord } from '../domain/invitation.ts'
+import type { TenantRecord } from '../domain/tenant.ts'
 
 export function viewOfInvitation({ id, email, role, createdAt, expiresAt }: InvitationRecord) {
   return { id, email, role, createdAt: createdAt.toISOString(), expiresAt: expiresAt.toISOString() }
