@@ -7,6 +7,7 @@ import { addCredentialCommands } from './commands/credentials.ts'
 import { addDeadLetterCommands } from './commands/dead-letters.ts'
 import { addDemoCommand } from './commands/demo.ts'
 import { addDeviceCommands } from './commands/devices.ts'
+import { addIdentityCommands } from './commands/identity.ts'
 import { addOperationCommands } from './commands/operations.ts'
 import { addSagaCommands } from './commands/sagas.ts'
 
@@ -40,6 +41,7 @@ export function buildProgram(argv: readonly string[] = process.argv): Command {
   addDeadLetterCommands(program)
   addAccountCommands(program)
   addCredentialCommands(program)
+  addIdentityCommands(program)
   return program
 }
 
