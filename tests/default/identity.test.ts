@@ -58,9 +58,16 @@ function mailed(to: string, count = 1): Promise<string> {
     const mails = await Promise.all(names.map((name) => readFile(`${folder}/${name}`, 'utf8')))
     const theirs = mails.filter((mail) => mail.includes(`To: ${to}`))
     if (theirs.length < count) return undefined
-    const text = Buffer.from(theirs.at(-1)?.split('\r\n\r\n').slice(1).join('') ?? '', 'base64').toString()
+    const text = textOf(theirs.at(-1) ?? '')
     return /--token ([\w-]{43})/.exec(text)?.[1]
   })
+}
+
+/** The command in a mail is ASCII: only the encoding of its lines has to be undone. */
+function textOf(mail: string): string {
+  const body = mail.split('\r\n\r\n').slice(1).join('\r\n\r\n')
+  if (/^Content-Transfer-Encoding: base64/im.test(mail)) return Buffer.from(body, 'base64').toString()
+  return body.replaceAll('=\r\n', '')
 }
 
 async function newcomer(email: string): Promise<{ token: string; userId: string }> {
