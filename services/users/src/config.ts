@@ -4,7 +4,7 @@ const slug = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/)
 const isLoopback = (url: string) => ['127.0.0.1', '[::1]', 'localhost'].includes(new URL(url).hostname)
 
 /** An OpenID provider by which people of one tenant sign in. */
-export const OidcProvider = z.strictObject({
+const OidcProvider = z.strictObject({
   name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/),
   issuer: z
     .url({ protocol: /^https?$/ })
@@ -21,7 +21,6 @@ export const OidcProvider = z.strictObject({
   /** Where the provider may send people back to, besides this machine of theirs (RFC 8252, section 7.3). */
   redirectUris: z.array(z.url({ protocol: /^https?$/ })).default([]),
 })
-export type OidcProvider = z.output<typeof OidcProvider>
 
 const OidcProviders = z
   .string()

@@ -6,6 +6,7 @@ import type { Outbox } from '@cloudphone/outbox/outbox'
 import type { UsersSchema } from '../db/schema.ts'
 import { type Secrets, systemSecrets } from '../secrets.ts'
 import type { UsersTelemetry } from '../telemetry.ts'
+import { openVault } from '../vault.ts'
 import type { TokenSigner } from './access-token.ts'
 import { AccountService } from './account-service.ts'
 import { CredentialService } from './credential-service.ts'
@@ -19,7 +20,6 @@ import { SecondFactorService } from './second-factor-service.ts'
 import { SessionService } from './session-service.ts'
 import { SignInThrottle, type ThrottleLimits } from './sign-in-throttle.ts'
 import { TenantService } from './tenant-service.ts'
-import { openVault } from './vault.ts'
 
 /** What the services about people stand on. */
 export interface IdentityGround {

@@ -2,7 +2,6 @@
  * - second factor: an authenticator that makes a code of six digits each 30 s (TOTP, RFC 6238)
  * - recovery code: what lets one in instead when the authenticator is lost; ten of them, each good once
  */
-import { randomBytes } from 'node:crypto'
 import type { Caller } from '@cloudphone/contracts/access'
 import type { UserId } from '@cloudphone/contracts/id'
 import type { Database, Tx } from '@cloudphone/db/database'
@@ -22,13 +21,13 @@ import {
   useStep,
 } from '../db/second-factor-repo.ts'
 import { problems } from '../errors.ts'
-import { hashOfSecret } from '../secrets.ts'
+import { hashOfSecret, type Secrets } from '../secrets.ts'
 import type { UsersTelemetry } from '../telemetry.ts'
+import type { Vault } from '../vault.ts'
 import { assertMayManage } from './account.ts'
 import type { PasswordHasher } from './password-hasher.ts'
 import type { Revocations } from './revocations.ts'
 import type { Attempt, SignInThrottle } from './sign-in-throttle.ts'
-import type { Vault } from './vault.ts'
 
 const periodSeconds = 30
 const recoveryCodeCount = 10
@@ -41,6 +40,7 @@ export class SecondFactorService {
   readonly #throttle: SignInThrottle
   readonly #revocations: Revocations
   readonly #vault: Vault
+  readonly #secrets: Secrets
   readonly #telemetry: UsersTelemetry
 
   constructor(deps: {
@@ -50,6 +50,7 @@ export class SecondFactorService {
     throttle: SignInThrottle
     revocations: Revocations
     vault: Vault
+    secrets: Secrets
     telemetry: UsersTelemetry
   }) {
     this.#database = deps.database
@@ -58,6 +59,7 @@ export class SecondFactorService {
     this.#throttle = deps.throttle
     this.#revocations = deps.revocations
     this.#vault = deps.vault
+    this.#secrets = deps.secrets
     this.#telemetry = deps.telemetry
   }
 
@@ -86,7 +88,7 @@ export class SecondFactorService {
       throw problems.wrong_password()
     }
     await this.#throttle.check(attempt)
-    const bytes = randomBytes(20)
+    const bytes = this.#secrets.bytes(20)
     const sealed = this.#vault.seal(bytes, account.id)
     const put = await this.#database.transaction((tx) => putFactor(tx, account.id, sealed))
     if (!put) throw problems.second_factor_on()
@@ -107,7 +109,7 @@ export class SecondFactorService {
     const step = this.#stepOf(factor, userId, code)
     if (step === undefined) return this.#wrongCode(attempt)
     await this.#throttle.check(attempt)
-    const codes = newRecoveryCodes()
+    const codes = newRecoveryCodes(this.#secrets)
     await this.#database.transaction(async (tx) => {
       if (!(await confirmFactor(tx, { userId, secret: factor.secret, step })))
         throw problems.second_factor_on()
@@ -119,7 +121,7 @@ export class SecondFactorService {
 
   /** Replaces the recovery codes. @throws ProblemError `second_factor_off`, `wrong_code`, `too_many_attempts`. */
   async renewRecoveryCodes({ userId }: Caller, code: string): Promise<string[]> {
-    const codes = newRecoveryCodes()
+    const codes = newRecoveryCodes(this.#secrets)
     await this.#withCode(userId, code, (tx) => replaceRecoveryCodes(tx, userId, codes.map(hashOfCode)))
     this.#telemetry.userChanged({ userId, by: userId, what: 'recovery_codes' })
     return codes
@@ -204,9 +206,9 @@ function totpOf(secret: Uint8Array, label: string): TOTP {
 }
 
 /** Ten codes of 80 random bits each: too many to guess, so that a plain hash keeps them. */
-function newRecoveryCodes(): string[] {
+function newRecoveryCodes(secrets: Secrets): string[] {
   return Array.from({ length: recoveryCodeCount }, () => {
-    const code = new Secret({ buffer: Uint8Array.from(randomBytes(10)).buffer }).base32.toLowerCase()
+    const code = new Secret({ buffer: Uint8Array.from(secrets.bytes(10)).buffer }).base32.toLowerCase()
     return `${code.slice(0, 8)}-${code.slice(8)}`
   })
 }

@@ -44,7 +44,8 @@ export async function startOidcServer(): Promise<OidcServer> {
       claims: async () => ({ sub: id, ...people.get(id) }),
     }),
   })
-  server.on('request', provider.callback())
+  const answer = provider.callback()
+  server.on('request', (request, response) => void answer(request, response))
   return {
     issuer,
     visit: async (authorizationUrl, person) => {
