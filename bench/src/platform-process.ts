@@ -5,7 +5,7 @@ import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { services } from '@cloudphone/contracts/services'
+import { type ServiceName, services } from '@cloudphone/contracts/services'
 import { withClient } from '@cloudphone/db/client'
 import { socketTarget } from '@cloudphone/db/target'
 import { type Client, openClient } from '@cloudphone/sdk/client'
@@ -121,18 +121,27 @@ export class PlatformProcess implements AsyncDisposable {
 
   /** What PostgreSQL says of itself, such as `18.1, fsync on, synchronous_commit on, shared_buffers 128MB`. */
   async postgresFacts(): Promise<string> {
-    const home = join(this.dataDir, 'postgres')
-    // The fifth line names the socket's folder (PostgreSQL source, pidfile.h).
-    const directory = (await readFile(join(home, 'data', 'postmaster.pid'), 'utf8')).split('\n')[4] ?? ''
-    const password = (await readFile(join(home, 'password'), 'utf8')).trim()
-    const target = socketTarget(directory, { user: 'postgres', password, database: 'postgres' })
-    return withClient(target, 'bench', async (client) => {
+    return this.ask('postgres', async (client) => {
       const show = async (name: string) => (await client.query(`show ${name}`)).rows[0]?.[name]
       const settings = ['fsync', 'synchronous_commit', 'shared_buffers']
       const values = []
       for (const name of settings) values.push(`${name} ${await show(name)}`)
       return [await show('server_version'), ...values].join(', ')
     })
+  }
+
+  /** Works on one of its databases as the superuser. */
+  async ask<Result>(database: string, work: Parameters<typeof withClient<Result>>[2]): Promise<Result> {
+    const home = join(this.dataDir, 'postgres')
+    // The fifth line names the socket's folder (PostgreSQL source, pidfile.h).
+    const directory = (await readFile(join(home, 'data', 'postmaster.pid'), 'utf8')).split('\n')[4] ?? ''
+    const password = (await readFile(join(home, 'password'), 'utf8')).trim()
+    return await withClient(socketTarget(directory, { user: 'postgres', password, database }), 'bench', work)
+  }
+
+  /** Where the first instance of a service listens. */
+  addressOf(service: ServiceName): string {
+    return `http://127.0.0.1:${this.#portBase + services[service].portOffset}`
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -86,7 +86,7 @@ export async function cast(platform: TestPlatform, founder: Client, role: Role):
     things: {
       ...{ userId: user.id, deviceId: phone.id, appId: app.id, installationId: installation.installationId },
       ...{ allocationId: given.allocation.id, apiKeyId: apiKey.id, adbKeyId: adbKey.id, sessionId: session },
-      ...{ notificationId: notice.id, sagaId: String(saga?.saga_id) },
+      ...{ notificationId: notice.id, sagaId: String(saga?.saga_id), tenantId: user.tenantId },
     },
   }
 }

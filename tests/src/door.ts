@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url'
 import type { Role } from '@cloudphone/contracts/access'
 import * as devices from '@cloudphone/contracts/api/devices-api'
 import { GetSaga, type SagaView } from '@cloudphone/contracts/api/platform-api'
-import { CreateUser, GetQuota, type User } from '@cloudphone/contracts/api/users-api'
+import { GetQuota } from '@cloudphone/contracts/api/quota-api'
+import { CreateUser, type User } from '@cloudphone/contracts/api/users-api'
 import { type Client, openClient } from '@cloudphone/sdk/client'
 
 /** Somebody with an account. */

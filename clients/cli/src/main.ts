@@ -9,6 +9,7 @@ import { addDemoCommand } from './commands/demo.ts'
 import { addDeviceCommands } from './commands/devices.ts'
 import { addIdentityCommands } from './commands/identity.ts'
 import { addOperationCommands } from './commands/operations.ts'
+import { addQuotaCommands } from './commands/quota.ts'
 import { addSagaCommands } from './commands/sagas.ts'
 
 const help = `
@@ -40,6 +41,7 @@ export function buildProgram(argv: readonly string[] = process.argv): Command {
   addSagaCommands(program)
   addDeadLetterCommands(program)
   addAccountCommands(program)
+  addQuotaCommands(program)
   addCredentialCommands(program)
   addIdentityCommands(program)
   return program

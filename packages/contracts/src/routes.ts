@@ -5,6 +5,7 @@ import * as identity from './api/identity-api.ts'
 import * as notifications from './api/notifications-api.ts'
 import * as operator from './api/operator-api.ts'
 import * as platform from './api/platform-api.ts'
+import * as quota from './api/quota-api.ts'
 import * as scheduler from './api/scheduler-api.ts'
 import * as tenants from './api/tenants-api.ts'
 import * as users from './api/users-api.ts'
@@ -21,6 +22,7 @@ export const routes: readonly Route[] = [
   users,
   identity,
   tenants,
+  quota,
   devices,
   apps,
   scheduler,

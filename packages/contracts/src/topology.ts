@@ -13,7 +13,15 @@ import {
   DeviceStatusChanged,
   DeviceStopped,
 } from './events/device-events.ts'
-import { UserActivated, UserCreated, UserDeleted, UserSuspended } from './events/user-events.ts'
+import {
+  TenantQuotaUpdated,
+  UserActivated,
+  UserCreated,
+  UserDeleted,
+  UserQuotaExceeded,
+  UserQuotaUpdated,
+  UserSuspended,
+} from './events/user-events.ts'
 import type { ServiceName } from './services.ts'
 
 /** One queue of one service. */
@@ -44,6 +52,9 @@ export const events: readonly EventDefinition[] = [
   UserSuspended,
   UserActivated,
   UserDeleted,
+  UserQuotaUpdated,
+  UserQuotaExceeded,
+  TenantQuotaUpdated,
 ]
 
 function queue(
@@ -57,6 +68,7 @@ function queue(
 
 export const subscriptions: readonly Subscription[] = [
   queue('devices', 'device-service.app-install', [AppInstallRequested], 'critical'),
+  queue('devices', 'devices.quota-updated', [UserQuotaUpdated, TenantQuotaUpdated], 'critical'),
   queue('apps', 'app-service.install-status', [AppInstallCompleted, AppInstallFailed], 'critical'),
   queue('apps', 'apps.device-deleted', [DeviceDeleted], 'critical'),
   queue('billing', 'billing-service.device-started', [DeviceStarted], 'critical'),

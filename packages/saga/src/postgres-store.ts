@@ -1,7 +1,7 @@
 import type { Database, Tx } from '@cloudphone/db/database'
+import { groupCommit } from '@cloudphone/db/group-commit'
 import { writeCheckpoints } from './checkpoint.ts'
 import { claimAny, claimFree, forgive, giveBack, nextDueInMs, readHeld, renew } from './claim.ts'
-import { groupCommit } from './group-commit.ts'
 import type { SagaStore } from './store.ts'
 
 /** Sagas in the tables of `migrations/`. */

@@ -42,6 +42,10 @@ export const DevicesSettings = z.object({
   /** How often a failed phone is started again; 0 leaves it alone. */
   DEVICES_RESTART_ATTEMPTS: whole(0, 100).default(3),
   DEVICES_RESTART_BACKOFF_MS: whole(0, 3_600_000).default(1000),
+  /** Whether a user may get phones, five at most, while the users service does not answer. */
+  QUOTA_ALLOW_ON_ERROR: z.stringbool().default(false),
+  /** How often it is tried to settle the quota of such phones. */
+  DEVICES_QUOTA_SETTLE_MS: whole(50, 600_000).default(5000),
   DEVICES_RECONCILE_MS: whole(50, 600_000).default(5000),
 })
 export type DevicesSettings = z.output<typeof DevicesSettings>

@@ -5,6 +5,14 @@ export const problems = defineProblems({
   device_not_found: [404, 'There is no device {deviceId}.'],
   device_creation_failed: [410, 'The creation of device {deviceId} failed: {reason}'],
   device_forbidden: [403, 'Device {deviceId} belongs to somebody else.'],
+  quota_exceeded: [
+    403,
+    'The quota of the {whose} {id} does not allow this: of {limit} {resource}, {used} are in use and {asked} more were asked for.',
+  ],
+  quota_unsettled: [
+    503,
+    'The users service does not answer, and {limit} phones of {userId} wait already for their quota to be settled; try again.',
+  ],
   not_allocated: [403, 'Device {deviceId} is pooled: allocate it before you use it.'],
   illegal_transition: [409, 'Device {deviceId} is {deviceStatus}; {operation} needs {allowed}.'],
   operation_in_progress: [409, 'Another operation on device {deviceId} is in progress: {sagaId}.'],

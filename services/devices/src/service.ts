@@ -1,7 +1,9 @@
 import { defineService } from '@cloudphone/runtime/service'
 import { DevicesSettings } from './config.ts'
 import { appEvents } from './consumers/app-events.ts'
+import { userEvents } from './consumers/user-events.ts'
 import { registerNode } from './db/node-repo.ts'
+import { listGrantedIds } from './db/quota-grant-repo.ts'
 import type { DevicesSchema } from './db/schema.ts'
 import { AdbKeyApplier } from './domain/adb-key-applier.ts'
 import { AdbKeyService } from './domain/adb-key-service.ts'
@@ -11,11 +13,14 @@ import { HolderService } from './domain/holder-service.ts'
 import { judgeInvariants } from './domain/invariants.ts'
 import { LifecycleService } from './domain/lifecycle-service.ts'
 import { Quota } from './domain/quota.ts'
+import { QuotaCache } from './domain/quota-cache.ts'
+import { quotaEntriesInMemory } from './domain/quota-entries.ts'
 import { takeScreenshot } from './domain/screenshot.ts'
 import { resumeAfterShutdown, stopForShutdown } from './domain/shutdown.ts'
 import { adbKeyRoutes } from './http/adb-key.routes.ts'
 import { deviceRoutes } from './http/device.routes.ts'
 import { internalRoutes } from './http/internal.routes.ts'
+import { quotaRoutes } from './http/quota.routes.ts'
 import { beginLoops, type DevicesLoops } from './loops/devices-loop.ts'
 import { openProviders } from './providers/open-providers.ts'
 import { appInstallation } from './sagas/app-installation.saga.ts'
@@ -23,7 +28,7 @@ import { CREATION_TIMEOUT_MS, deviceCreation } from './sagas/device-creation.sag
 import { deviceDeletion } from './sagas/device-deletion.saga.ts'
 import { deviceStart } from './sagas/device-start.saga.ts'
 import { deviceStop } from './sagas/device-stop.saga.ts'
-import { openTelemetry } from './telemetry.ts'
+import { openTelemetry, showQuota } from './telemetry.ts'
 
 /** A reservation outlives the longest creation by five minutes (decision 15). */
 const RESERVATION_SECONDS = CREATION_TIMEOUT_MS / 1000 + 300
@@ -49,7 +54,18 @@ export const devices = defineService<typeof DevicesSettings, DevicesSchema>({
 
     let loops: DevicesLoops | undefined
     const soon = (loop: 'keys' | 'quota') => () => void loops?.[loop].nudge()
-    const quota = new Quota(context.client, RESERVATION_SECONDS)
+    const { client, clock, database } = context
+    const { telemetry } = deps
+    const cache = new QuotaCache({ client, clock, telemetry, entries: quotaEntriesInMemory(clock) })
+    const quota = new Quota({
+      ...{ database, client, cache, telemetry },
+      ttlSeconds: RESERVATION_SECONDS,
+      allowsOnError: settings.QUOTA_ALLOW_ON_ERROR,
+    })
+    showQuota(context.metrics, {
+      hitRate: () => cache.statistics().hitRate,
+      unsettled: async () => (await listGrantedIds(database.kysely)).size,
+    })
     const keys = new AdbKeyApplier(deps)
     const definitions = {
       device_creation: deviceCreation(deps, { quota, keys, quotaOwed: soon('quota') }),
@@ -68,13 +84,14 @@ export const devices = defineService<typeof DevicesSettings, DevicesSchema>({
           lifecycle: new LifecycleService(deps, sagas, definitions),
           screenshot: (asked) => takeScreenshot(deps, keys, asked),
         }),
+        ...quotaRoutes(cache),
         ...adbKeyRoutes(new AdbKeyService(deps, soon('keys'))),
         ...internalRoutes({
           holders: new HolderService(deps, keys),
           stopForShutdown: () => stopForShutdown(deps),
         }),
       ],
-      handlers: appEvents(parts),
+      handlers: [...appEvents(parts), ...userEvents(cache)],
       invariants: () => judgeInvariants(deps),
       onReady: async () => {
         loops = closing.add('loops', beginLoops(deps, parts))

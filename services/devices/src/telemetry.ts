@@ -18,6 +18,16 @@ export function openTelemetry(log: Logger, metrics: Metrics) {
     help: 'App installations by outcome.',
     labels: ['outcome'],
   })
+  const answers = metrics.counter({
+    name: 'devices_quota_cache_answers_total',
+    help: 'Answers about quota by where they came from: cache, users service, or an expired entry while that is away.',
+    labels: ['source'],
+  })
+  const grants = metrics.counter({
+    name: 'devices_quota_grants_total',
+    help: 'Phones made while the users service did not answer: postponed, then settled, or refused when it answered.',
+    labels: ['outcome'],
+  })
   return {
     accepted: (operation: string, deviceId: string, sagaId: string) => {
       operations.inc({ operation, outcome: 'accepted' })
@@ -44,6 +54,21 @@ export function openTelemetry(log: Logger, metrics: Metrics) {
       log.info({ event: 'device.holder_set', deviceId, allocationId, fence }),
     keysFailed: (deviceId: string, error: unknown) =>
       log.warn({ event: 'device.adb_keys_failed', deviceId, err: error }),
+    quotaAnswered: (source: string) => answers.inc({ source }),
+    quotaReadFailed: (userId: string, error: unknown) =>
+      log.warn({ event: 'quota.read_failed', userId, err: error }),
+    quotaPostponed: (deviceId: string, userId: string) => {
+      grants.inc({ outcome: 'postponed' })
+      log.warn({ event: 'quota.postponed', deviceId, userId })
+    },
+    quotaSettled: (deviceId: string, userId: string) => {
+      grants.inc({ outcome: 'settled' })
+      log.info({ event: 'quota.settled', deviceId, userId })
+    },
+    quotaUnsettled: (deviceId: string, userId: string, error: unknown) => {
+      grants.inc({ outcome: 'refused' })
+      log.error({ event: 'quota.settlement_refused', deviceId, userId, err: error })
+    },
     quotaReleaseFailed: (deviceId: string, error: unknown) =>
       log.warn({ event: 'quota.release_failed', deviceId, err: error }),
     installed: (installationId: string) => {
@@ -56,5 +81,21 @@ export function openTelemetry(log: Logger, metrics: Metrics) {
     },
     watchFailed: (error: unknown) => log.error({ event: 'provider.watch_failed', err: error }),
   }
+}
+/** Shows at each scrape how the quota cache does and how many phones wait to be settled. */
+export function showQuota(
+  metrics: Metrics,
+  quota: { hitRate: () => number; unsettled: () => Promise<number> },
+): void {
+  metrics.gauge({
+    name: 'devices_quota_cache_hit_ratio',
+    help: 'Answers about quota that the cache gave by itself, of all since the start, 0 to 1.',
+    collect: (gauge) => gauge.set(quota.hitRate()),
+  })
+  metrics.gauge({
+    name: 'devices_quota_unsettled',
+    help: 'Phones made while the users service did not answer whose quota is not settled yet.',
+    collect: async (gauge) => gauge.set(await quota.unsettled()),
+  })
 }
 export type Telemetry = ReturnType<typeof openTelemetry>

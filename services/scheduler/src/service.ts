@@ -1,3 +1,4 @@
+import type { LeasedLoop } from '@cloudphone/lease/lease'
 import { defineService } from '@cloudphone/runtime/service'
 import { SchedulerSettings } from './config.ts'
 import { deviceEvents } from './consumers/device-events.ts'
@@ -8,11 +9,20 @@ import { openHolders } from './domain/holder.ts'
 import { judgeInvariants } from './domain/invariants.ts'
 import { PhoneMirror } from './domain/phone-news.ts'
 import { releaser } from './domain/release.ts'
+import { Sessions } from './domain/sessions.ts'
 import { allocationRoutes } from './http/allocation.routes.ts'
 import { startExpiry } from './loops/expiry.ts'
-import { allocationGrant } from './sagas/allocation-grant.saga.ts'
+import { startQuotaReleases } from './loops/quota-releases.ts'
+import {
+  allocationGrant,
+  allocationGrantWithoutSession,
+  GRANT_TIMEOUT_MS,
+} from './sagas/allocation-grant.saga.ts'
 import { allocationRelease } from './sagas/allocation-release.saga.ts'
 import { openTelemetry } from './telemetry.ts'
+
+/** A reservation outlives the longest grant by five minutes, as those of devices do. */
+const SESSION_SECONDS = GRANT_TIMEOUT_MS / 1000 + 300
 
 /** Pooled phones and who holds them. */
 export const scheduler = defineService<typeof SchedulerSettings, SchedulerSchema>({
@@ -22,11 +32,20 @@ export const scheduler = defineService<typeof SchedulerSettings, SchedulerSchema
   start: async ({ settings, database, outbox, leases, client, ids, log, metrics, closing, openSagas }) => {
     const telemetry = openTelemetry(log, metrics)
     const holders = openHolders(client)
-    const grant = allocationGrant({ holders, outbox, telemetry })
-    const release = allocationRelease({ holders, outbox, telemetry })
-    const sagas = openSagas([grant, release])
+    let releases: LeasedLoop | undefined
+    const sessions = new Sessions({
+      ...{ database, client, telemetry },
+      ttlSeconds: SESSION_SECONDS,
+      onOwed: () => void releases?.nudge(),
+    })
+    const parts = { holders, sessions, outbox, telemetry }
+    const grant = allocationGrant(parts)
+    const release = allocationRelease(parts)
+    const sagas = openSagas([grant, allocationGrantWithoutSession(parts), release])
     const beginRelease = releaser({ sagas, definition: release, ids, telemetry })
-    const allocations = new AllocationService({ database, sagas, grant, beginRelease, ids, telemetry })
+    const allocations = new AllocationService({
+      ...{ database, sagas, grant, beginRelease, sessions, ids, telemetry },
+    })
     const mirror = new PhoneMirror({ beginRelease })
     return {
       routes: allocationRoutes(allocations),
@@ -39,6 +58,9 @@ export const scheduler = defineService<typeof SchedulerSettings, SchedulerSchema
           graceMs: settings.SCHEDULER_PHONE_LOST_GRACE_MS,
         })
         closing.defer('expiry', () => loop.stop())
+        const owed = startQuotaReleases(leases, sessions)
+        releases = owed
+        closing.defer('quota releases', () => owed.stop())
       },
     }
   },

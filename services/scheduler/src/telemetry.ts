@@ -17,6 +17,8 @@ export interface SchedulerTelemetry {
   activated(fact: AllocationFact): void
   failed(fact: AllocationFact & { detail: string }): void
   releasing(fact: AllocationFact & { reason: ReleaseReason; detail: string }): void
+  /** A session of quota could not be given back now. */
+  sessionKept(fact: { reservationId: string; error: unknown }): void
   released(fact: AllocationFact & { reason: ReleaseReason; durationSeconds: number }): void
 }
 
@@ -53,6 +55,8 @@ export function openTelemetry(log: Logger, metrics: Metrics): SchedulerTelemetry
       if (isAutomatic(fact.reason)) automatic.inc({ reason: fact.reason })
       log.info({ event: 'allocation.releasing', ...fact })
     },
+    sessionKept: ({ reservationId, error }) =>
+      log.warn({ event: 'quota.release_failed', reservationId, err: error }),
     released: (fact) => {
       allocations.inc({ outcome: 'released' })
       log.info({ event: 'allocation.released', ...fact })

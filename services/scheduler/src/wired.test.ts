@@ -3,6 +3,7 @@ import * as api from '@cloudphone/contracts/api/scheduler-api'
 import { DeviceFailed, DeviceStarted } from '@cloudphone/contracts/events/device-events'
 import { systemIds } from '@cloudphone/contracts/id'
 import type { RunningService } from '@cloudphone/runtime/host'
+import { type QuotaDoor, quotaDoor } from '@cloudphone/testing/quota-door'
 import { openTown, type Town } from '@cloudphone/testing/town'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { scheduler } from './service.ts'
@@ -11,12 +12,15 @@ import { callerOf, factsOf } from './testing/room.ts'
 
 let town: Town
 let door: DevicesDoor
+let quota: QuotaDoor
 let instances: readonly [RunningService, RunningService]
 beforeEach(async () => {
   town = await openTown({ env: { SCHEDULER_EXPIRY_EVERY_MS: '100' } })
   door = await openDevicesDoor(town.serviceTokens)
   town.closing.defer('devices', async () => await door[Symbol.asyncDispose]())
   await town.platform.registry.register('devices', door.address)
+  quota = quotaDoor()
+  await town.neighbour('users', quota.bindings)
   instances = [await town.start(scheduler), await town.start(scheduler)]
 })
 afterEach(() => town.close())
@@ -56,6 +60,9 @@ test('two instances, real bus and HTTP: a phone comes, is held, fails and is tak
     items: [{ status: 'RELEASED', reason: 'device_failed' }],
     nextCursor: null,
   })
+
+  const given = async () => [...quota.reservations.values()].every((state) => state === 'released')
+  await expect.poll(given, { timeout: 15_000 }).toBe(true)
 
   const queues = await town.platform.bus.statistics()
   const ready = (name: string) => queues.find(({ queue }) => queue === name)?.ready

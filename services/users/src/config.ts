@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import type { QuotaDefaults } from './domain/quota.ts'
 
 const slug = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/)
 const isLoopback = (url: string) => ['127.0.0.1', '[::1]', 'localhost'].includes(new URL(url).hostname)
@@ -75,6 +76,36 @@ export const UsersSettings = z.object({
   /** Without it mails are put into a folder. */
   SMTP_URL: z.url({ protocol: /^smtps?$/ }).optional(),
   OIDC_PROVIDERS: OidcProviders,
+  /** Pooled phones in use at a time. */
+  USERS_DEFAULT_MAX_SESSIONS: limit(100),
+  /** The same for all users of a tenant together. */
+  USERS_TENANT_MAX_DEVICES: limit(10_000),
+  USERS_TENANT_MAX_CPU: limit(100_000),
+  USERS_TENANT_MAX_MEMORY: limit(200_000_000),
+  USERS_TENANT_MAX_STORAGE: limit(2_000_000_000),
+  USERS_TENANT_MAX_SESSIONS: limit(10_000),
+  /** How often counters of quota are compared with the reservations they count. */
+  USERS_RECOUNT_EVERY_MS: z.coerce.number().int().min(50).max(3_600_000).default(60_000),
   USERS_EXPIRY_EVERY_MS: z.coerce.number().int().min(50).max(3_600_000).default(5_000),
 })
 export type UsersSettings = z.output<typeof UsersSettings>
+
+/** The limits of users and tenants whose own were never set. */
+export function quotaDefaults(settings: UsersSettings): QuotaDefaults {
+  return {
+    user: {
+      maxDevices: settings.USERS_DEFAULT_MAX_DEVICES,
+      maxCpu: settings.USERS_DEFAULT_MAX_CPU,
+      maxMemory: settings.USERS_DEFAULT_MAX_MEMORY,
+      maxStorage: settings.USERS_DEFAULT_MAX_STORAGE,
+      maxSessions: settings.USERS_DEFAULT_MAX_SESSIONS,
+    },
+    tenant: {
+      maxDevices: settings.USERS_TENANT_MAX_DEVICES,
+      maxCpu: settings.USERS_TENANT_MAX_CPU,
+      maxMemory: settings.USERS_TENANT_MAX_MEMORY,
+      maxStorage: settings.USERS_TENANT_MAX_STORAGE,
+      maxSessions: settings.USERS_TENANT_MAX_SESSIONS,
+    },
+  }
+}

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { platformRoutes } from '@cloudphone/contracts/api/platform-api'
+import * as quotaApi from '@cloudphone/contracts/api/quota-api'
 import * as api from '@cloudphone/contracts/api/users-api'
 import type { RunningService } from '@cloudphone/runtime/host'
 import type { ServiceClient } from '@cloudphone/runtime/service-client'
@@ -81,15 +82,15 @@ test('quota is taken through one instance, kept through the other, and seen by i
   const ids = [randomUUID(), randomUUID(), randomUUID(), randomUUID()]
   const portion = { userId: userId as never, cpu: 2, memory: 4_096, storage: 10_240, ttlSeconds: 600 }
   const answers = await Promise.allSettled(
-    ids.map((reservationId) => devices.call(api.ReserveQuota, { body: { reservationId, ...portion } })),
+    ids.map((reservationId) => devices.call(quotaApi.ReserveQuota, { body: { reservationId, ...portion } })),
   )
   const held = ids.filter((_id, index) => answers[index]?.status === 'fulfilled')
   expect(held).toHaveLength(3)
   expect(answers.find(({ status }) => status === 'rejected')).toMatchObject({
     reason: { code: 'quota_exceeded', status: 403, members: { limit: 3 } },
   })
-  await devices.call(api.CommitQuota, { params: { reservationId: held[0]! } })
-  await devices.call(api.ReleaseQuota, { params: { reservationId: held[1]! } })
+  await devices.call(quotaApi.CommitQuota, { params: { reservationId: held[0]! } })
+  await devices.call(quotaApi.ReleaseQuota, { params: { reservationId: held[1]! } })
   const quota = await ask(1, 'GET', `/api/users/${userId}/quota`, { token })
   expect(quota.body.data).toMatchObject({ limits: { maxDevices: 3 }, used: { devices: 2, cpu: 4 } })
   const judged = await devices.call(platformRoutes('users').invariants)

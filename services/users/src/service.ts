@@ -3,7 +3,7 @@ import { openFolderMailer } from '@cloudphone/mail/folder-mailer'
 import type { Mailer } from '@cloudphone/mail/mailer'
 import { openSmtpMailer } from '@cloudphone/mail/smtp-mailer'
 import { defineService } from '@cloudphone/runtime/service'
-import { UsersSettings } from './config.ts'
+import { quotaDefaults, UsersSettings } from './config.ts'
 import type { UsersSchema } from './db/schema.ts'
 import { listPublicKeys } from './db/signing-key-repo.ts'
 import { openTokenSigner } from './domain/access-token.ts'
@@ -24,6 +24,7 @@ import { sessionRoutes } from './http/session.routes.ts'
 import { tenantRoutes } from './http/tenant.routes.ts'
 import { startHousekeeping } from './loops/housekeeping.ts'
 import { startPost } from './loops/post.ts'
+import { startQuotaRecount } from './loops/quota-recount.ts'
 import { systemSecrets as secrets } from './secrets.ts'
 import { openTelemetry } from './telemetry.ts'
 
@@ -75,15 +76,8 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
     )
     const { accounts, sessions, mails } = identity
     const apiKeys = new ApiKeyService({ database, revocations, signer, secrets, ids, telemetry })
-    const quotas = new QuotaService({
-      ...{ database, telemetry },
-      defaults: {
-        maxDevices: settings.USERS_DEFAULT_MAX_DEVICES,
-        maxCpu: settings.USERS_DEFAULT_MAX_CPU,
-        maxMemory: settings.USERS_DEFAULT_MAX_MEMORY,
-        maxStorage: settings.USERS_DEFAULT_MAX_STORAGE,
-      },
-    })
+    const defaults = quotaDefaults(settings)
+    const quotas = new QuotaService({ database, outbox, telemetry, defaults })
     await accounts.ensureAdmin({
       email: settings.CLOUDPHONE_ADMIN_EMAIL,
       password: settings.CLOUDPHONE_ADMIN_PASSWORD,
@@ -106,6 +100,11 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
         closing.defer('housekeeping', () => loop.stop())
         const post = startPost(leases, mails, settings.MAIL_EVERY_MS)
         closing.defer('post', () => post.stop())
+        const recount = startQuotaRecount(leases, {
+          ...{ database, defaults, telemetry },
+          everyMs: settings.USERS_RECOUNT_EVERY_MS,
+        })
+        closing.defer('quota recount', () => recount.stop())
       },
     }
   },

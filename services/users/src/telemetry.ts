@@ -34,7 +34,9 @@ export interface UsersTelemetry {
   apiKeyMade(fact: { userId: UserId; apiKeyId: string }): void
   apiKeyRevoked(fact: { userId: UserId; apiKeyId: string }): void
   quotaReserved(fact: { userId: UserId; reservationId: string }): void
-  quotaRefused(fact: { userId: UserId; resource: string }): void
+  quotaRefused(fact: { userId: UserId; whose: string; resource: string }): void
+  quotaLimitsSet(fact: { whose: string; id: string; by: UserId }): void
+  quotaRecounted(fact: { whose: string; id: string; counted: string; held: string }): void
   quotaReleased(fact: { reservationId: string }): void
   quotaExpired(fact: { reservationIds: readonly string[] }): void
   signingKeyMade(fact: { kid: string }): void
@@ -57,6 +59,11 @@ export function openTelemetry(log: Logger, metrics: Metrics): UsersTelemetry {
     name: 'users_quota_reservations_total',
     help: 'Quota reservations, by what became of them.',
     labels: ['outcome'],
+  })
+  const recounted = metrics.counter({
+    name: 'users_quota_recounts_total',
+    help: 'Counters of quota that differed from their reservations and were set right, by whose they were.',
+    labels: ['whose'],
   })
   const made = metrics.counter({ name: 'users_created_total', help: 'Accounts made.', labels: ['role'] })
   const changed = metrics.counter({
@@ -118,6 +125,11 @@ export function openTelemetry(log: Logger, metrics: Metrics): UsersTelemetry {
     quotaExpired: ({ reservationIds }) => {
       quota.inc({ outcome: 'expired' }, reservationIds.length)
       log.warn({ event: 'quota.expired', reservationIds })
+    },
+    quotaLimitsSet: (fact) => log.info({ event: 'quota.limits_set', ...fact }),
+    quotaRecounted: (fact) => {
+      recounted.inc({ whose: fact.whose })
+      log.error({ event: 'quota.recounted', ...fact })
     },
     signingKeyMade: (fact) => log.info({ event: 'signing_key.made', ...fact }),
     signingKeysRevoked: (fact) => log.warn({ event: 'signing_key.all_revoked', ...fact }),

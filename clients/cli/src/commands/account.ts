@@ -1,6 +1,5 @@
 import type { Role } from '@cloudphone/contracts/access'
 import * as api from '@cloudphone/contracts/api/users-api'
-import { UserId } from '@cloudphone/contracts/id'
 import { type Client, CloudphoneError } from '@cloudphone/sdk/client'
 import type { Command } from 'commander'
 import { ask } from '../ask.ts'
@@ -8,7 +7,7 @@ import { command } from '../command.ts'
 import { loginAtProvider } from '../oidc-login.ts'
 import { facts, table } from '../output.ts'
 
-/** login, logout, whoami, users, quota. */
+/** login, logout, whoami, users. */
 export function addAccountCommands(program: Command): void {
   command<{ email?: string; password?: string; code?: string; provider?: string }>(
     program,
@@ -106,20 +105,6 @@ function addUserCommands(program: Command): void {
           { title: 'E-MAIL', of: (user) => user.email },
           { title: 'ROLE', of: (user) => user.role },
           { title: 'STATUS', of: (user) => user.status },
-        ]),
-      )
-    },
-  })
-  command(program, 'quota', 'show limits and use of an account (default: one’s own)', {
-    configure: (c) => c.argument('[user-id]', 'whose'),
-    run: async ({ client, args, out }) => {
-      const userId = args[0] === undefined ? (await client.call(api.Me)).id : UserId.parse(args[0])
-      out.answer(await client.call(api.GetQuota, { params: { userId } }), ({ limits, used }) =>
-        facts([
-          ['phones', `${used.devices} of ${limits.maxDevices}`],
-          ['CPU cores', `${used.cpu} of ${limits.maxCpu}`],
-          ['memory MB', `${used.memory} of ${limits.maxMemory}`],
-          ['storage MB', `${used.storage} of ${limits.maxStorage}`],
         ]),
       )
     },

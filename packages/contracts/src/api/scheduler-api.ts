@@ -48,7 +48,7 @@ export const CreateAllocation = route({
     durationMinutes: z.int().min(1).max(1440).default(60),
   }),
   answer: item(Accepted, 202),
-  problems: ['no_device_available'],
+  problems: ['no_device_available', 'quota_exceeded', 'user_suspended'],
 })
 
 export const GetAllocation = route({

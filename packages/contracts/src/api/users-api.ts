@@ -172,40 +172,6 @@ export const RevokeSessions = route({
   problems: ['user_not_found'],
 })
 
-const Quota = z.object({
-  userId: UserId,
-  limits: z.object({ maxDevices: z.int(), maxCpu: z.int(), maxMemory: z.int(), maxStorage: z.int() }),
-  used: z.object({ devices: z.int(), cpu: z.int(), memory: z.int(), storage: z.int() }),
-})
-
-export const GetQuota = route({
-  name: 'getQuota',
-  service: 'users',
-  method: 'GET',
-  path: '/api/users/:userId/quota',
-  summary: 'Limits and use: phones, CPU cores, memory and storage in MB.',
-  access: { kind: 'user', permission: 'self' },
-  params: z.strictObject({ userId: UserId }),
-  answer: item(Quota),
-})
-
-export const SetQuota = route({
-  name: 'setQuota',
-  service: 'users',
-  method: 'PUT',
-  path: '/api/users/:userId/quota',
-  summary: 'Change the limits of an account.',
-  access: { kind: 'user', permission: 'users:manage' },
-  params: z.strictObject({ userId: UserId }),
-  body: z.strictObject({
-    maxDevices: z.int().min(0).max(100_000),
-    maxCpu: z.int().min(0).max(1_600_000),
-    maxMemory: z.int().min(0).max(2_000_000_000),
-    maxStorage: z.int().min(0).max(2_000_000_000),
-  }),
-  answer: item(Quota),
-})
-
 const ApiKey = z.object({
   id: z.guid(),
   name: z.string(),
@@ -354,71 +320,4 @@ export const ExchangeApiKey = route({
   body: z.strictObject({ key: z.string().max(200) }),
   answer: item(z.object({ accessToken: z.string(), expiresIn: z.int() })),
   problems: ['invalid_api_key'],
-})
-
-const ReservationId = z.guid()
-
-export const ReserveQuota = route({
-  name: 'reserveQuota',
-  service: 'users',
-  method: 'POST',
-  path: '/internal/quota/reservations',
-  summary: 'Take quota for a time; idempotent by reservationId.',
-  access: { kind: 'service' },
-  body: z.strictObject({
-    reservationId: ReservationId,
-    userId: UserId,
-    /** When given, a user of another tenant is `user_not_found`. */
-    tenantId: TenantId.optional(),
-    cpu: z.int().min(0),
-    memory: z.int().min(0),
-    storage: z.int().min(0),
-    ttlSeconds: z.int().min(1).max(86_400),
-  }),
-  answer: item(z.object({ reservationId: ReservationId, state: z.enum(['reserved', 'committed']) })),
-  problems: [
-    'quota_exceeded',
-    'quota_busy',
-    'user_not_found',
-    'user_suspended',
-    'reservation_released',
-    'reservation_conflict',
-  ],
-})
-
-export const CommitQuota = route({
-  name: 'commitQuota',
-  service: 'users',
-  method: 'POST',
-  path: '/internal/quota/reservations/:reservationId/commit',
-  summary: 'Keep a reservation until it is released; idempotent. An unknown or released one is refused.',
-  access: { kind: 'service' },
-  params: z.strictObject({ reservationId: ReservationId }),
-  answer: none,
-  problems: ['reservation_released', 'reservation_not_found'],
-})
-
-export const ReleaseQuota = route({
-  name: 'releaseQuota',
-  service: 'users',
-  method: 'DELETE',
-  path: '/internal/quota/reservations/:reservationId',
-  summary:
-    'Give quota back; idempotent. An unknown id leaves a tombstone that refuses a late reserve or commit.',
-  access: { kind: 'service' },
-  params: z.strictObject({ reservationId: ReservationId }),
-  answer: none,
-})
-
-export const ListReservations = route({
-  name: 'listReservations',
-  service: 'users',
-  method: 'GET',
-  path: '/internal/quota/reservations',
-  summary: 'Live reservations, for the doctor.',
-  access: { kind: 'service' },
-  query: PageQuery.extend({ limit: z.coerce.number().int().min(1).max(10_000).default(1000) }),
-  answer: list(
-    z.object({ reservationId: ReservationId, userId: UserId, state: z.enum(['reserved', 'committed']) }),
-  ),
 })

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { Role } from '../access.ts'
+import { QuotaLimits } from '../api/quota-api.ts'
 import { defineEvent } from '../event.ts'
 import { TenantId, UserId } from '../id.ts'
 
@@ -33,4 +34,37 @@ export const UserDeleted = defineEvent({
   aggregate: 'user',
   description: 'An account was deleted: who holds something for it may release it.',
   payload: z.object({ userId: UserId, tenantId: TenantId }),
+})
+
+export const UserQuotaUpdated = defineEvent({
+  name: 'user.quota_updated',
+  version: 1,
+  aggregate: 'user',
+  description: 'The limits of an account were changed. Memory and storage in MB.',
+  payload: z.object({ userId: UserId, tenantId: TenantId, ...QuotaLimits.shape }),
+})
+
+export const UserQuotaExceeded = defineEvent({
+  name: 'user.quota_exceeded',
+  version: 1,
+  aggregate: 'user',
+  description:
+    'Something was refused because a limit of the account, or of its tenant, would be passed. Told once for each limit until something is given back or the limits change.',
+  payload: z.object({
+    userId: UserId,
+    tenantId: TenantId,
+    whose: z.enum(['user', 'tenant']),
+    resource: z.enum(['devices', 'cpu', 'memory', 'storage', 'sessions']),
+    limit: z.int(),
+    used: z.int(),
+    asked: z.int(),
+  }),
+})
+
+export const TenantQuotaUpdated = defineEvent({
+  name: 'tenant.quota_updated',
+  version: 1,
+  aggregate: 'tenant_quota',
+  description: 'The limits of a tenant were changed. Memory and storage in MB.',
+  payload: z.object({ tenantId: TenantId, ...QuotaLimits.shape }),
 })

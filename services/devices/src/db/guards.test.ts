@@ -5,6 +5,7 @@ import { silentLog } from '@cloudphone/observe/log'
 import { createTestDatabase, type TestDatabase } from '@cloudphone/testing/postgres'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { registerNode } from './node-repo.ts'
+import { insertGrant } from './quota-grant-repo.ts'
 import type { DevicesSchema } from './schema.ts'
 
 /* What the tables refuse, whatever the code above believes: each of these is an invariant of the platform. */
@@ -35,6 +36,21 @@ async function makeDevice(): Promise<DeviceId> {
   )
   return id
 }
+
+test('a user has five phones at most whose quota is not settled', async () => {
+  const userId = systemIds.next<'user'>()
+  const ids = await Promise.all(Array.from({ length: 8 }, makeDevice))
+  const granted = await Promise.all(ids.map((deviceId) => insertGrant(database.kysely, { deviceId, userId })))
+  expect(granted.filter((one) => one)).toHaveLength(5)
+  await expect(
+    database.pool.query('insert into quota_grants (device_id, user_id, slot) values ($1, $2, 1)', [
+      ids[granted.indexOf(false)],
+      userId,
+    ]),
+  ).rejects.toMatchObject({ constraint: 'quota_grants_five_each' })
+  const first = ids[granted.indexOf(true)]!
+  expect(await insertGrant(database.kysely, { deviceId: first, userId })).toBe(true)
+})
 
 test('a phone takes room on a node once', async () => {
   await registerNode(database.kysely, {

@@ -123,6 +123,14 @@ interface QuotaReleasesTable {
   created_at: Generated<Date>
 }
 
+interface QuotaGrantsTable {
+  device_id: DeviceId
+  user_id: UserId
+  slot: number
+  created_at: Generated<Date>
+  refused_at: Generated<Date | null>
+}
+
 /** The tables of schema `devices` that are this service's own. */
 export interface DevicesSchema {
   nodes: NodesTable
@@ -134,6 +142,7 @@ export interface DevicesSchema {
   adb_keys: AdbKeysTable
   platform_adb_key: PlatformAdbKeyTable
   quota_releases: QuotaReleasesTable
+  quota_grants: QuotaGrantsTable
 }
 
 export type DeviceRow = Selectable<DevicesTable>

@@ -39,7 +39,7 @@ export class DeviceService {
   }
 
   /**
-   * Reserves quota, then writes the device's row, its saga and `device.creation_requested` in one transaction. The id is
+   * Reserves quota (or notes that it is settled later, see `Quota`), then writes the device's row, its saga and `device.creation_requested` in one transaction. The id is
    * derived from `requestKey`: a request that is tried again after a crash finds what the first one made.
    */
   async create(caller: Caller, wish: DeviceWish, requestKey: string): Promise<Accepted> {
@@ -47,13 +47,10 @@ export class DeviceService {
     const deviceId = DeviceId.parse(idOfRequest('device', requestKey))
     const known = await this.#knownFrom(caller, deviceId)
     if (known !== undefined) return known
-    if (ownerId !== null) {
-      const { cpuCores, memoryMB: memoryMb, storageMB: storageMb } = wish
-      const need = { userId: ownerId, tenantId: caller.tenantId, cpuCores, memoryMb, storageMb }
-      await this.#quota.reserve(deviceId, need)
-    }
+    const isGranted =
+      ownerId !== null && (await this.#reserve(caller, { wish, ownerId, deviceId })) === 'later'
     await this.#deps.crash.reach('devices.quota_reserved')
-    const accepted = await this.#accept(caller, { wish, ownerId, deviceId, requestKey })
+    const accepted = await this.#accept(caller, { wish, ownerId, deviceId, requestKey, isGranted })
     if (accepted !== undefined) {
       this.#deps.telemetry.accepted('creation', deviceId, accepted.sagaId)
       return accepted
@@ -93,9 +90,23 @@ export class DeviceService {
     throw await absent(this.#deps, caller, deviceId)
   }
 
+  async #reserve(
+    { tenantId }: Caller,
+    { wish, ownerId, deviceId }: { wish: DeviceWish; ownerId: UserId; deviceId: DeviceId },
+  ): Promise<'reserved' | 'later'> {
+    const { cpuCores, memoryMB: memoryMb, storageMB: storageMb } = wish
+    return await this.#quota.reserve(deviceId, { userId: ownerId, tenantId, cpuCores, memoryMb, storageMb })
+  }
+
   async #accept(
     caller: Caller,
-    request: { wish: DeviceWish; ownerId: UserId | null; deviceId: DeviceId; requestKey: string },
+    request: {
+      wish: DeviceWish
+      ownerId: UserId | null
+      deviceId: DeviceId
+      requestKey: string
+      isGranted: boolean
+    },
   ): Promise<Accepted | undefined> {
     const { wish, ownerId, deviceId, requestKey } = request
     const providerType = wish.providerType ?? this.#deps.settings.DEVICES_DEFAULT_PROVIDER
@@ -122,6 +133,7 @@ export class DeviceService {
         version: 1,
       })
       if (device === undefined) return undefined
+      if (request.isGranted && ownerId !== null) await this.#quota.grant(tx, { deviceId, userId: ownerId })
       await this.#sagas.start(tx, {
         definition: this.#definitions.device_creation,
         sagaId,

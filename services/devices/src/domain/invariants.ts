@@ -1,7 +1,9 @@
 import type { Claim, InvariantReport } from '@cloudphone/contracts/api/platform-api'
+import type { DeviceId } from '@cloudphone/contracts/id'
 import { type ObservedDevice, observeDevices } from '../db/device-repo.ts'
 import { listNodes, nodeUse } from '../db/node-repo.ts'
 import { portHoldings } from '../db/port-repo.ts'
+import { listGrantedIds } from '../db/quota-grant-repo.ts'
 import type { Resource } from '../providers/provider.ts'
 import type { Deps } from './deps.ts'
 import { nodeLabel } from './phone-spec.ts'
@@ -19,9 +21,10 @@ export async function judgeInvariants(
     await judgeRooms(deps),
   ]
   const devices = await observeDevices(deps.database.kysely)
+  const granted = await listGrantedIds(deps.database.kysely)
   return {
     reports: [resources, ports, rooms],
-    claims: [...quotaClaims(devices), ...allocationClaims(devices)],
+    claims: [...quotaClaims(devices, granted), ...allocationClaims(devices)],
   }
 }
 
@@ -119,10 +122,13 @@ function report(
   return { invariant, name, figure, holds: culprits.length === 0, culprits: culprits.slice(0, MAX_CULPRITS) }
 }
 
-/** Each dedicated device holds the quota that was reserved under its id. The doctor reads the status in the detail. */
-function quotaClaims(devices: readonly ObservedDevice[]): Claim[] {
+/**
+ * Each dedicated device holds the quota that was reserved under its id, but for those that are settled later. The doctor
+ * reads the status in the detail.
+ */
+function quotaClaims(devices: readonly ObservedDevice[], granted: ReadonlySet<DeviceId>): Claim[] {
   return devices
-    .filter((row) => row.user_id !== null)
+    .filter((row) => row.user_id !== null && !granted.has(row.id))
     .map((row) => ({ kind: 'quota', id: row.id, detail: row.status }))
 }
 

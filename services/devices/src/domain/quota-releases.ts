@@ -6,7 +6,7 @@ import type { Quota } from './quota.ts'
 export async function releaseOwedQuota({ database, telemetry }: Deps, quota: Quota): Promise<void> {
   for (const deviceId of await listOwedReleases(database.kysely, 100)) {
     try {
-      await quota.release(deviceId)
+      await quota.release({ deviceId })
       await settleRelease(database.kysely, deviceId)
     } catch (error) {
       telemetry.quotaReleaseFailed(deviceId, error)

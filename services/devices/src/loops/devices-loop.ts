@@ -62,6 +62,11 @@ export function beginLoops(deps: Deps, parts: LoopParts): DevicesLoops {
       everyMs: QUOTA_EVERY_MS,
       work: async () => await releaseOwedQuota(deps, quota),
     }),
+    settlement: leases.loop({
+      name: 'devices.quota-settlement',
+      everyMs: deps.settings.DEVICES_QUOTA_SETTLE_MS,
+      work: async () => await quota.settle(),
+    }),
     purge: leases.loop({
       name: 'devices.purge',
       everyMs: PURGE_EVERY_MS,

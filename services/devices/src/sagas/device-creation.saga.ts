@@ -50,11 +50,9 @@ export function deviceCreation(deps: Deps, parts: CreationParts) {
     .local('CREATE_DATABASE_RECORD', async (tx, s) => await step.bind(tx, s))
     .undo(async (tx, s) => await step.unbind(tx, s.deviceId))
     .call('REPORT_QUOTA_USAGE', async (s, { signal }) => {
-      if (s.userId !== null) await parts.quota.commit(s.deviceId, signal)
+      if (s.userId !== null) await parts.quota.commit({ deviceId: s.deviceId, userId: s.userId }, signal)
     })
-    .undo(async (s, { signal }) => {
-      if (s.userId !== null) await parts.quota.release(s.deviceId, signal)
-    })
+    .undo(async (s, { signal }) => await step.releaseQuota(s, signal))
     .call('START_DEVICE', async (s, { signal, attempt }) => await step.start(s, { signal, attempt }), {
       timeoutMs: (deps.settings.DEVICES_BOOT_WAIT_SECONDS + 30) * 1000,
       record: async (tx, s) => await step.recordStart(tx, s),
@@ -134,6 +132,14 @@ function creationSteps(deps: Deps, { keys, quota, quotaOwed }: CreationParts) {
     return port
   }
 
+  /** A failure must not hold up the other undos: the release is owed from `bury` on. */
+  const releaseQuota = async (input: DeviceCreationInput, signal: AbortSignal): Promise<void> => {
+    if (input.userId === null) return
+    await quota
+      .release(input, signal)
+      .catch((error: unknown) => telemetry.quotaReleaseFailed(input.deviceId, error))
+  }
+
   return {
     allocate: async (tx: Tx<DevicesSchema>, input: DeviceCreationInput) => {
       const row = await findDevice(tx, input.deviceId)
@@ -169,13 +175,11 @@ function creationSteps(deps: Deps, { keys, quota, quotaOwed }: CreationParts) {
 
     destroy: async (input: DeviceCreationInput, signal: AbortSignal) => {
       await providers[input.providerType].destroy(input.deviceId, { signal })
-      if (input.userId === null) return
-      // Reserved before the saga began, so no step's undo is about it when REPORT_QUOTA_USAGE was never reached. A failure
-      // here must not hold up the rest: the release is owed from `bury` on.
-      await quota
-        .release(input.deviceId, signal)
-        .catch((error: unknown) => telemetry.quotaReleaseFailed(input.deviceId, error))
+      // Reserved before the saga began, so no step's undo is about it when REPORT_QUOTA_USAGE was never reached.
+      await releaseQuota(input, signal)
     },
+
+    releaseQuota,
 
     bind: async (tx: Tx<DevicesSchema>, s: DeviceCreationInput & Made & { nodeId: string }) => {
       const row = await touchDevice(tx, s.deviceId, {

@@ -42,7 +42,7 @@ export function deviceDeletion(deps: Deps, quota: Quota) {
       await providers[row.provider_type].destroy(row.id, { signal })
     })
     .call('RELEASE_QUOTA', async (s, { signal }) => {
-      if (s.userId !== null) await quota.release(s.deviceId, signal)
+      if (s.userId !== null) await quota.release(s, signal)
     })
     .local('DELETE_DATABASE_RECORD', async (tx, s, { sagaId }) => {
       const seconds = settings.DEVICES_PORT_COOLDOWN_SECONDS

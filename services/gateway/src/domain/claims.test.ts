@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { allocationMismatches, quotaMismatches, stillWrong } from './claims.ts'
+import { allocationMismatches, quotaMismatches, sessionMismatches, stillWrong } from './claims.ts'
 
 const quota = (id: string, detail: string) => ({ kind: 'quota', id, detail })
 const allocation = (id: string, detail: string) => ({ kind: 'allocation', id, detail })
@@ -30,6 +30,21 @@ test('scheduler and phones must name the same allocation', () => {
   const scheduler = [allocation('a', 'one'), allocation('b', 'two'), allocation('c', 'three')]
   const devices = [allocation('a', 'one'), allocation('b', 'other'), allocation('d', 'four'), quota('e', 'x')]
   expect(allocationMismatches(scheduler, devices).map(({ id }) => id)).toEqual(['b', 'c', 'd'])
+})
+
+test('an ACTIVE allocation needs a committed session, and a committed session its allocation', () => {
+  const session = (id: string, detail: string) => ({ kind: 'session', id, detail })
+  const users = [
+    session('a', 'committed'),
+    session('b', 'reserved'),
+    session('c', 'committed'),
+    quota('q', 'x'),
+  ]
+  const scheduler = [session('a', 'ACTIVE'), session('b', 'PENDING'), session('d', 'ACTIVE')]
+  expect(sessionMismatches(users, scheduler)).toEqual([
+    { id: 'd', detail: 'an ACTIVE allocation holds a session that is unknown' },
+    { id: 'c', detail: 'a session is committed for an allocation that has ended' },
+  ])
 })
 
 test('only what stood wrong twice in the same way is wrong', () => {

@@ -6,6 +6,8 @@
  *   reserved may stand alone, since its time runs out.
  * - `allocation`, by device id, with the allocation's id as detail: scheduler names each ACTIVE allocation, devices each
  *   held phone. Both must name the same.
+ * - `session`, by reservation id: users says `reserved` or `committed`; scheduler names the session of each live allocation,
+ *   with the allocation's status. An ACTIVE one needs a committed session, a committed session its live allocation.
  */
 import type { Claim } from '@cloudphone/contracts/api/platform-api'
 import type { DeviceStatus } from '@cloudphone/contracts/device'
@@ -51,6 +53,25 @@ export function allocationMismatches(scheduler: readonly Claim[], devices: reado
       id,
       detail: `ACTIVE at the scheduler: ${active.get(id) ?? 'none'}; held at the phone: ${held.get(id) ?? 'none'}`,
     }))
+}
+
+/** Compares the sessions that the users service counts with those that live allocations hold. */
+export function sessionMismatches(users: readonly Claim[], scheduler: readonly Claim[]): Mismatch[] {
+  const reservations = ofKind('session', users)
+  const holders = ofKind('session', scheduler)
+  const wrong: Mismatch[] = []
+  for (const [id, status] of holders) {
+    const state = reservations.get(id) ?? 'unknown'
+    if (status === 'ACTIVE' && state !== 'committed') {
+      wrong.push({ id, detail: `an ACTIVE allocation holds a session that is ${state}` })
+    }
+  }
+  for (const [id, state] of reservations) {
+    if (state === 'committed' && !holders.has(id)) {
+      wrong.push({ id, detail: 'a session is committed for an allocation that has ended' })
+    }
+  }
+  return wrong
 }
 
 /** Of two looks some time apart, what stood wrong in both in the same way: the rest was only on its way. */

@@ -2,7 +2,13 @@ import { type Claim, type InvariantReport, platformRoutes } from '@cloudphone/co
 import type { ServiceName } from '@cloudphone/contracts/services'
 import type { Clock } from '@cloudphone/observe/clock'
 import type { ServiceClient } from '@cloudphone/runtime/service-client'
-import { allocationMismatches, type Mismatch, quotaMismatches, stillWrong } from './claims.ts'
+import {
+  allocationMismatches,
+  type Mismatch,
+  quotaMismatches,
+  sessionMismatches,
+  stillWrong,
+} from './claims.ts'
 import { statefulServices } from './fleet.ts'
 
 interface Statement {
@@ -39,7 +45,7 @@ export class PlatformDoctor {
   /** At least one report for each invariant. A service that does not answer fails one of its own. */
   async examine(): Promise<Diagnosis> {
     const first = await this.#ask()
-    const joins = [quotaJoin, allocationJoin]
+    const joins = [quotaJoin, sessionJoin, allocationJoin]
     const isSuspicious = joins.some((join) => (join(first)?.mismatches.length ?? 0) > 0)
     let second = first
     if (isSuspicious) {
@@ -104,6 +110,18 @@ function allocationJoin(statements: Statements): Joined | undefined {
     name: 'active allocations = phones that are held',
     figure: `${count(scheduler, 'allocation')} active, ${count(devices, 'allocation')} held`,
     mismatches: allocationMismatches(scheduler, devices),
+  }
+}
+
+function sessionJoin(statements: Statements): Joined | undefined {
+  const users = claimsOf(statements, 'users')
+  const scheduler = claimsOf(statements, 'scheduler')
+  if (users === undefined || scheduler === undefined) return undefined
+  return {
+    invariant: 3,
+    name: 'sessions counted = live allocations',
+    figure: `${count(users, 'session')} sessions, ${count(scheduler, 'session')} live allocations`,
+    mismatches: sessionMismatches(users, scheduler),
   }
 }
 

@@ -172,6 +172,8 @@ export async function listAllocations(
 export interface HoldingFacts {
   readonly live: number
   readonly active: readonly { id: AllocationId; deviceId: AllocationRow['device_id'] }[]
+  /** Sessions of quota that live allocations hold. */
+  readonly sessions: readonly { reservationId: string; status: AllocationStatus }[]
   /** Phones with more than one live allocation. */
   readonly twice: readonly { deviceId: string; count: number }[]
   /** Phones that are leased to nobody, or held without being leased. */
@@ -182,7 +184,7 @@ export interface HoldingFacts {
 export async function compareHoldings(db: Reader): Promise<HoldingFacts> {
   const live = await db
     .selectFrom('allocations')
-    .select(['id', 'device_id', 'status'])
+    .select(['id', 'device_id', 'status', 'quota_reservation_id'])
     .where('status', 'in', [...liveStatuses])
     .execute()
   const twice = await sql<{ deviceId: string; count: number }>`
@@ -198,6 +200,9 @@ export async function compareHoldings(db: Reader): Promise<HoldingFacts> {
     active: live
       .filter(({ status }) => status === 'ACTIVE')
       .map(({ id, device_id }) => ({ id, deviceId: device_id })),
+    sessions: live.flatMap(({ status, quota_reservation_id: reservationId }) =>
+      reservationId === null ? [] : [{ reservationId, status }],
+    ),
     twice: twice.rows,
     adrift: adrift.rows,
   }

@@ -39,6 +39,7 @@ interface AllocationsTable {
   release_fence: number
   duration_minutes: number
   grant_saga_id: string
+  quota_reservation_id: Generated<string | null>
   release_saga_id: Generated<string | null>
   doomed_reason: Generated<ReleaseReason | null>
   doomed_detail: Generated<string | null>
@@ -52,11 +53,17 @@ interface AllocationsTable {
   released_at: Generated<Date | null>
 }
 
+interface QuotaReleasesTable {
+  reservation_id: string
+  created_at: Audit
+}
+
 /** The tables of the schema `scheduler`, and no other. */
 export interface SchedulerSchema {
   device_mirror: DeviceMirrorTable
   user_mirror: UserMirrorTable
   allocations: AllocationsTable
+  quota_releases: QuotaReleasesTable
 }
 
 export type AllocationRow = Selectable<AllocationsTable>

@@ -2,7 +2,7 @@ import { type Caller, may } from '@cloudphone/contracts/access'
 import type { AllocationStatus } from '@cloudphone/contracts/api/scheduler-api'
 import type { AllocationId, Ids, UserId } from '@cloudphone/contracts/id'
 import type { Database, Tx } from '@cloudphone/db/database'
-import { isUniqueViolation } from '@cloudphone/db/errors'
+import { DatabaseUnavailable, isUniqueViolation } from '@cloudphone/db/errors'
 import { common } from '@cloudphone/runtime/problem'
 import type { Sagas } from '@cloudphone/saga/engine'
 import {
@@ -20,6 +20,7 @@ import type { GrantDefinition } from '../sagas/allocation-grant.saga.ts'
 import type { SchedulerTelemetry } from '../telemetry.ts'
 import { moves, releasedStatuses } from './allocation.ts'
 import type { BeginRelease } from './release.ts'
+import type { Sessions } from './sessions.ts'
 
 export type { AllocationRow }
 
@@ -30,6 +31,7 @@ export interface AllocationServiceDeps {
   readonly sagas: Sagas
   readonly grant: GrantDefinition
   readonly beginRelease: BeginRelease
+  readonly sessions: Sessions
   readonly ids: Ids
   readonly telemetry: SchedulerTelemetry
 }
@@ -45,8 +47,9 @@ export class AllocationService {
   }
 
   /**
-   * Claims a free phone and starts its grant, in one commit. The same `requestKey` gets the first allocation again.
-   * @throws ProblemError `forbidden`, `user_not_found`, `no_device_available`.
+   * Reserves a session, then claims a free phone and starts its grant, in one commit. The same `requestKey` gets the first
+   * allocation again.
+   * @throws ProblemError `forbidden`, `user_not_found`, `quota_exceeded`, `user_suspended`, `no_device_available`.
    */
   async request(
     caller: Caller,
@@ -57,9 +60,15 @@ export class AllocationService {
     await this.#assertMayGive(caller, userId)
     const known = await findByRequest(this.#database.kysely, requestKey)
     if (known !== undefined) return known
+    // Of each try its own: what a try that died has reserved runs out, and is no reason to refuse the next one.
+    const reservationId = this.#deps.ids.next<'reservation'>()
+    await this.#deps.sessions.reserve(reservationId, { userId, tenantId: caller.tenantId })
     try {
-      return await this.#claim(caller, { userId, durationMinutes: wanted.durationMinutes, requestKey })
+      const { durationMinutes } = wanted
+      return await this.#claim(caller, { userId, durationMinutes, requestKey, reservationId })
     } catch (error) {
+      // A lost connection leaves open whether it was claimed: then the reservation decides by its time.
+      if (!(error instanceof DatabaseUnavailable)) await this.#deps.sessions.giveUp(reservationId)
       if (!isUniqueViolation(error, 'allocations_request_key')) throw error
       const first = await findByRequest(this.#database.kysely, requestKey)
       if (first === undefined) throw error
@@ -69,7 +78,12 @@ export class AllocationService {
 
   async #claim(
     { tenantId }: Caller,
-    { userId, durationMinutes, requestKey }: { userId: UserId; durationMinutes: number; requestKey: string },
+    {
+      userId,
+      durationMinutes,
+      requestKey,
+      reservationId,
+    }: { userId: UserId; durationMinutes: number; requestKey: string; reservationId: string },
   ): Promise<AllocationRow> {
     const { ids, grant, sagas, telemetry } = this.#deps
     const id = ids.next<'allocation'>()
@@ -82,10 +96,11 @@ export class AllocationService {
         ...{ id, request_key: requestKey, tenant_id: tenantId, user_id: userId, status: 'PENDING' },
         ...{ device_id: deviceId, device_name: phone.name, fence, release_fence: releaseFence },
         ...{ duration_minutes: durationMinutes, grant_saga_id: sagaId },
+        quota_reservation_id: reservationId,
       })
       await sagas.start(tx, {
         ...{ definition: grant, sagaId, businessKey: requestKey, subject: id, userId, tenantId },
-        input: { allocationId: id, deviceId, userId, fence, releaseFence },
+        input: { allocationId: id, deviceId, userId, fence, releaseFence, reservationId },
       })
       return made
     })

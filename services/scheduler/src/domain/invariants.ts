@@ -5,7 +5,8 @@ import type { SchedulerSchema } from '../db/schema.ts'
 
 /**
  * What the scheduler knows for the doctor: that no phone is held twice and that leases and allocations agree
- * (invariant 4), and each ACTIVE allocation as a claim by device id, for the join with what the devices service holds.
+ * (invariant 4), and each ACTIVE allocation as a claim by device id, for the join with what the devices service
+ * holds, and each live one's session as a claim by reservation id, for the join with the users service's reservations.
  */
 export async function judgeInvariants(
   database: Database<SchedulerSchema>,
@@ -32,6 +33,11 @@ export async function judgeInvariants(
         })),
       },
     ],
-    claims: facts.active.map(({ id, deviceId }) => ({ kind: 'allocation', id: deviceId, detail: id })),
+    claims: [
+      ...facts.active.map(({ id, deviceId }) => ({ kind: 'allocation', id: deviceId, detail: id })),
+      ...facts.sessions.map(({ reservationId, status }) => ({
+        ...{ kind: 'session', id: reservationId, detail: status },
+      })),
+    ],
   }
 }

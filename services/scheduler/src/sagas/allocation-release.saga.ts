@@ -8,6 +8,7 @@ import type { SchedulerSchema } from '../db/schema.ts'
 import { endOf, wholeSeconds } from '../domain/allocation.ts'
 import { tellReleased } from '../domain/facts.ts'
 import type { Holders } from '../domain/holder.ts'
+import type { Sessions } from '../domain/sessions.ts'
 import type { SchedulerTelemetry } from '../telemetry.ts'
 
 /** Without meaning for the steps, which only go forward; what takes longer counts as overdue for the doctor. */
@@ -24,8 +25,13 @@ export interface ReleaseInput {
  * Takes a phone back. It only goes forward: while the devices service does not answer the phone stays leased, since
  * nobody may get it before its last holder has lost it.
  */
-export function allocationRelease(deps: { holders: Holders; outbox: Outbox; telemetry: SchedulerTelemetry }) {
-  const { holders, outbox, telemetry } = deps
+export function allocationRelease(deps: {
+  holders: Holders
+  sessions: Sessions
+  outbox: Outbox
+  telemetry: SchedulerTelemetry
+}) {
+  const { holders, sessions, outbox, telemetry } = deps
   return saga('allocation_release', 1, { timeoutMs: TIMEOUT_MS })
     .input<ReleaseInput, Tx<SchedulerSchema>>()
     .pointOfNoReturn()
@@ -42,6 +48,7 @@ export function allocationRelease(deps: { holders: Holders; outbox: Outbox; tele
       if (row === undefined) throw new Error(`Allocation ${s.allocationId} is not RELEASING`)
       const { reason, released_at: releasedAt } = row
       if (reason === null || releasedAt === null) throw new Error(`Allocation ${s.allocationId} has no end`)
+      await sessions.owe(tx, row.quota_reservation_id)
       await tellReleased(outbox, tx, row)
       afterCommit(tx, () =>
         telemetry.released({

@@ -21,6 +21,7 @@ import { openServiceClient } from '@cloudphone/runtime/service-client'
 import { openServiceTokens } from '@cloudphone/runtime/tokens'
 import { openSagas, SAGA_MIGRATIONS, type Sagas } from '@cloudphone/saga/engine'
 import { createTestDatabase, type TestClock, testClock } from '@cloudphone/testing/postgres'
+import { openQuotaDoor, type QuotaDoor } from '@cloudphone/testing/quota-door'
 import type { AllocationRow, PhoneRow, SchedulerSchema } from '../db/schema.ts'
 import { scheduler } from '../service.ts'
 import { type DevicesDoor, openDevicesDoor } from './devices-door.ts'
@@ -33,6 +34,7 @@ export interface Room extends AsyncDisposable {
   readonly database: Database<SchedulerSchema>
   readonly clock: TestClock
   readonly door: DevicesDoor
+  readonly quota: QuotaDoor
   readonly sagas: Sagas
   readonly metrics: Metrics
   readonly parts: ServiceParts<SchedulerSchema>
@@ -101,7 +103,9 @@ export async function openRoom(): Promise<Room> {
   })
   const door = await openDevicesDoor(serviceTokens)
   closing.defer('door', async () => await door[Symbol.asyncDispose]())
-  const registry = staticRegistry({ devices: [door.address] })
+  const users = await openQuotaDoor(serviceTokens)
+  closing.add('users door', users)
+  const registry = staticRegistry({ devices: [door.address], users: [users.address] })
   const client = openServiceClient({ self: 'scheduler', registry, serviceTokens })
   closing.defer('client', () => client.close())
   const outbox = openOutbox({ source: '/cloudphone/scheduler', ids: systemIds, wake: () => undefined })
@@ -145,7 +149,7 @@ export async function openRoom(): Promise<Room> {
   let ordinal = 0
 
   const room: Room = {
-    ...{ database, clock, door, sagas: opened, metrics, parts },
+    ...{ database, clock, door, sagas: opened, metrics, parts, quota: users.quota },
     call: async (route, request) => {
       const binding = parts.routes.find((one) => one.route === (route as Route))
       if (binding === undefined) throw new Error(`no binding of ${route.name}`)

@@ -2,6 +2,7 @@ import type { Role } from '@cloudphone/contracts/access'
 import type { TenantId, UserId } from '@cloudphone/contracts/id'
 import { type Kysely, type Selectable, sql } from 'kysely'
 import type { Account } from '../domain/account.ts'
+import { ensureTenantBook } from './quota-repo.ts'
 import type { UsersSchema } from './schema.ts'
 
 type UserRow = Selectable<UsersSchema['users']>
@@ -52,7 +53,7 @@ export async function ensureTenant(
   return kept.id
 }
 
-/** Inserts an account at version 1, and its row of quotas; undefined when the e-mail is taken. */
+/** Inserts an account at version 1, and the books of its quota; undefined when the e-mail is taken. */
 export async function insertAccount(
   tx: Kysely<UsersSchema>,
   user: {
@@ -82,6 +83,7 @@ export async function insertAccount(
     .executeTakeFirst()
   if (row === undefined) return undefined
   await tx.insertInto('quotas').values({ user_id: user.id }).execute()
+  await ensureTenantBook(tx, user.tenantId)
   return { account: accountOf(row), version: row.version }
 }
 

@@ -1,229 +1,181 @@
-import type { UserId } from '@cloudphone/contracts/id'
-import { type Kysely, sql } from 'kysely'
-import type { Portion, Quota, QuotaLimits, Reservation } from '../domain/quota.ts'
+/* The books of users and tenants. Whatever changes a counter holds the row's lock, and all take their locks in one order,
+ * so that nobody meets anybody in a deadlock: rows of quotas by user id, rows of tenant_quotas by tenant id, reservations by
+ * their id, users. The tenant's row comes second because it is the one that many wait for. */
+import type { TenantId, UserId } from '@cloudphone/contracts/id'
+import { type Kysely, type Selectable, sql } from 'kysely'
+import type {
+  Book,
+  LockedBook,
+  LockedUserBook,
+  OwnLimits,
+  QuotaDefaults,
+  QuotaLimits,
+  TenantQuota,
+  UserQuota,
+} from '../domain/quota.ts'
 import type { UsersSchema } from './schema.ts'
 
-/** The whole quota of a user, with `defaults` for limits never set; undefined for an unknown user. */
-export async function findQuota(
-  db: Kysely<UsersSchema>,
-  userId: UserId,
-  defaults: QuotaLimits,
-): Promise<Quota | undefined> {
-  const row = await db.selectFrom('quotas').selectAll().where('user_id', '=', userId).executeTakeFirst()
-  return (
-    row && {
-      userId,
-      limits: {
-        maxDevices: row.max_devices ?? defaults.maxDevices,
-        maxCpu: row.max_cpu ?? defaults.maxCpu,
-        maxMemory: row.max_memory ?? defaults.maxMemory,
-        maxStorage: row.max_storage ?? defaults.maxStorage,
-      },
-      used: { devices: row.devices, cpu: row.cpu, memory: row.memory, storage: row.storage },
-    }
-  )
-}
+type BookRow = Omit<Selectable<UsersSchema['quotas']>, 'user_id' | 'updated_at'>
 
-/** Sets a user's own limits. They may lie below what is used: then nothing more is reserved until enough is released. */
-export async function updateLimits(
-  db: Kysely<UsersSchema>,
-  userId: UserId,
-  limits: QuotaLimits,
-): Promise<void> {
-  await db
-    .updateTable('quotas')
-    .set({
-      max_devices: limits.maxDevices,
-      max_cpu: limits.maxCpu,
-      max_memory: limits.maxMemory,
-      max_storage: limits.maxStorage,
-      updated_at: sql<Date>`now() /* audit */`,
-    })
-    .where('user_id', '=', userId)
-    .execute()
-}
-
-/** Writes a reservation under a new id; false when the id is known, whatever became of it. */
-export async function insertReservation(
-  tx: Kysely<UsersSchema>,
-  reservation: Portion & { reservationId: string; userId: UserId; ttlSeconds: number },
-): Promise<boolean> {
-  const inserted = await sql`
-    insert into quota_reservations (reservation_id, user_id, state, cpu, memory, storage, expires_at)
-    values (${reservation.reservationId}, ${reservation.userId}, 'reserved', ${reservation.cpu},
-            ${reservation.memory}, ${reservation.storage},
-            app_now() + make_interval(secs => ${reservation.ttlSeconds}))
-    on conflict (reservation_id) do nothing`.execute(tx)
-  return inserted.numAffectedRows === 1n
-}
-
-/**
- * Takes a phone's portion of a user's quota if all of it fits and the user is active. One statement under the row's
- * lock: of two that ask for the last phone at once, the second is decided by what the first left.
- */
-export async function takePortion(
-  tx: Kysely<UsersSchema>,
-  { userId, portion, defaults }: { userId: UserId; portion: Portion; defaults: QuotaLimits },
-): Promise<boolean> {
-  const taken = await sql`
-    update quotas
-    set devices = devices + 1, cpu = cpu + ${portion.cpu}, memory = memory + ${portion.memory},
-        storage = storage + ${portion.storage}, updated_at = now() -- audit
-    where user_id = ${userId}
-      and devices + 1 <= coalesce(max_devices, ${defaults.maxDevices}::int)
-      and (${portion.cpu}::int = 0 or cpu + ${portion.cpu} <= coalesce(max_cpu, ${defaults.maxCpu}::int))
-      and (${portion.memory}::int = 0
-           or memory + ${portion.memory} <= coalesce(max_memory, ${defaults.maxMemory}::int))
-      and (${portion.storage}::int = 0
-           or storage + ${portion.storage} <= coalesce(max_storage, ${defaults.maxStorage}::int))
-      and exists (
-        select from users join tenants on tenants.id = users.tenant_id
-        where users.id = quotas.user_id and users.status = 'active' and tenants.status = 'active'
-      )`.execute(tx)
-  return taken.numAffectedRows === 1n
-}
-
-/** Gives a phone's portion back. */
-export async function givePortion(tx: Kysely<UsersSchema>, userId: UserId, portion: Portion): Promise<void> {
-  await sql`
-    update quotas
-    set devices = devices - 1, cpu = cpu - ${portion.cpu}, memory = memory - ${portion.memory},
-        storage = storage - ${portion.storage}, updated_at = now() -- audit
-    where user_id = ${userId}`.execute(tx)
-}
-
-/** Whatever became of a reservation; undefined for an unknown id. */
-export async function findReservation(
-  db: Kysely<UsersSchema>,
-  reservationId: string,
-): Promise<(Portion & { userId: UserId | null; state: 'reserved' | 'committed' | 'released' }) | undefined> {
-  const row = await db
-    .selectFrom('quota_reservations')
-    .select(['user_id', 'state', 'cpu', 'memory', 'storage'])
-    .where('reservation_id', '=', reservationId)
-    .executeTakeFirst()
-  return (
-    row && {
-      userId: row.user_id,
-      state: row.state,
+function bookOf(row: BookRow, defaults: QuotaLimits): Book {
+  return {
+    limits: {
+      maxDevices: row.max_devices ?? defaults.maxDevices,
+      maxCpu: row.max_cpu ?? defaults.maxCpu,
+      maxMemory: row.max_memory ?? defaults.maxMemory,
+      maxStorage: row.max_storage ?? defaults.maxStorage,
+      maxSessions: row.max_sessions ?? defaults.maxSessions,
+    },
+    used: {
+      devices: row.devices,
       cpu: row.cpu,
       memory: row.memory,
       storage: row.storage,
-    }
+      sessions: row.sessions,
+    },
+  }
+}
+
+/** Makes the row of a tenant unless there is one; what is not there holds nothing and has the default limits. */
+export async function ensureTenantBook(db: Kysely<UsersSchema>, tenantId: TenantId): Promise<void> {
+  await db
+    .insertInto('tenant_quotas')
+    .values({ tenant_id: tenantId })
+    .onConflict((conflict) => conflict.column('tenant_id').doNothing())
+    .execute()
+}
+
+/** A user's quota; undefined for an unknown user. */
+export async function findUserQuota(
+  db: Kysely<UsersSchema>,
+  userId: UserId,
+  defaults: QuotaDefaults,
+): Promise<(UserQuota & { tenantId: TenantId }) | undefined> {
+  const row = await db
+    .selectFrom('quotas')
+    .innerJoin('users', 'users.id', 'quotas.user_id')
+    .selectAll('quotas')
+    .select('users.tenant_id')
+    .where('user_id', '=', userId)
+    .executeTakeFirst()
+  return row && { userId, tenantId: row.tenant_id, ...bookOf(row, defaults.user) }
+}
+
+/** A tenant's quota; undefined for an unknown tenant. */
+export async function findTenantQuota(
+  db: Kysely<UsersSchema>,
+  tenantId: TenantId,
+  defaults: QuotaDefaults,
+): Promise<TenantQuota | undefined> {
+  const tenant = await db.selectFrom('tenants').select('id').where('id', '=', tenantId).executeTakeFirst()
+  if (tenant === undefined) return undefined
+  const row = await db
+    .selectFrom('tenant_quotas')
+    .selectAll()
+    .where('tenant_id', '=', tenantId)
+    .executeTakeFirst()
+  const nothing = { devices: 0, cpu: 0, memory: 0, storage: 0, sessions: 0 }
+  return { tenantId, ...(row ? bookOf(row, defaults.tenant) : { limits: defaults.tenant, used: nothing }) }
+}
+
+/** Locks the rows of these users and then of their tenants, made if need be, until the transaction ends, and reads them. */
+export async function lockBooks(
+  tx: Kysely<UsersSchema>,
+  userIds: readonly UserId[],
+  defaults: QuotaDefaults,
+): Promise<{ users: Map<UserId, LockedUserBook>; tenants: Map<TenantId, LockedBook> }> {
+  const users = await sql<BookRow & { user_id: UserId; tenant_id: TenantId; status: string }>`
+    select quotas.*, users.tenant_id,
+           case when users.status = 'active' and tenants.status <> 'active' then 'suspended'
+                else users.status end as status
+    from quotas join users on users.id = quotas.user_id join tenants on tenants.id = users.tenant_id
+    where quotas.user_id = any(${userIds}::uuid[]) order by quotas.user_id for update of quotas`.execute(tx)
+  const tenantIds = [...new Set(users.rows.map((row) => row.tenant_id))].toSorted()
+  let tenants = await lockTenants(tx, tenantIds, defaults)
+  if (tenants.size < tenantIds.length) {
+    for (const tenantId of tenantIds) await ensureTenantBook(tx, tenantId)
+    tenants = await lockTenants(tx, tenantIds, defaults)
+  }
+  return {
+    tenants,
+    users: new Map(
+      users.rows.map((row) => [
+        row.user_id,
+        { tenantId: row.tenant_id, status: row.status, told: row.told, ...bookOf(row, defaults.user) },
+      ]),
+    ),
+  }
+}
+
+/** The second half of `lockBooks`. */
+export async function lockTenants(
+  tx: Kysely<UsersSchema>,
+  tenantIds: readonly TenantId[],
+  defaults: QuotaDefaults,
+): Promise<Map<TenantId, LockedBook>> {
+  const tenants = await sql<BookRow & { tenant_id: TenantId }>`
+    select * from tenant_quotas where tenant_id = any(${tenantIds}::uuid[]) order by tenant_id for update`.execute(
+    tx,
+  )
+  return new Map(
+    tenants.rows.map((row) => [row.tenant_id, { told: row.told, ...bookOf(row, defaults.tenant) }]),
   )
 }
 
-/** Keeps a reservation until it is released; false when it is unknown or released. Doing it twice is doing it once. */
-export async function commitReservation(tx: Kysely<UsersSchema>, reservationId: string): Promise<boolean> {
-  const committed = await sql`
-    update quota_reservations set state = 'committed', expires_at = null, updated_at = now() -- audit
-    where reservation_id = ${reservationId} and state in ('reserved', 'committed')`.execute(tx)
-  return committed.numAffectedRows === 1n
-}
+const limitColumns = (limits: OwnLimits) => ({
+  max_devices: limits.maxDevices,
+  max_cpu: limits.maxCpu,
+  max_memory: limits.maxMemory,
+  max_storage: limits.maxStorage,
+  max_sessions: limits.maxSessions,
+  told: [],
+  updated_at: sql<Date>`now() /* audit */`,
+})
 
-/**
- * Makes a reservation a tombstone, or leaves one under an unknown id. Returns whose portion is free now; undefined when
- * nothing was held.
- */
-export async function releaseReservation(
+/** Sets a user's own limits. They may lie below what is used: then nothing more is reserved until enough is released. */
+export async function updateLimits(
   tx: Kysely<UsersSchema>,
-  reservationId: string,
-): Promise<(Portion & { userId: UserId }) | undefined> {
-  const released = await sql<Portion & { userId: UserId | null }>`
-    insert into quota_reservations as kept
-      (reservation_id, state, cpu, memory, storage, released_at, release_reason)
-    values (${reservationId}, 'released', 0, 0, 0, app_now(), 'released')
-    on conflict (reservation_id) do update
-      set state = 'released', expires_at = null, released_at = app_now(), release_reason = 'released',
-          updated_at = now() -- audit
-      where kept.state <> 'released'
-    returning user_id as "userId", cpu, memory, storage`.execute(tx)
-  const row = released.rows[0]
-  if (row === undefined || row.userId === null) return undefined
-  return { userId: row.userId, cpu: row.cpu, memory: row.memory, storage: row.storage }
+  userId: UserId,
+  limits: OwnLimits,
+): Promise<void> {
+  await tx.updateTable('quotas').set(limitColumns(limits)).where('user_id', '=', userId).execute()
 }
 
-/**
- * Releases reservations whose time is over and gives their portions back, in one statement; returns their ids. Rows that
- * somebody is committing or releasing at this moment are skipped.
- */
-export async function expireReservations(tx: Kysely<UsersSchema>, atMost: number): Promise<string[]> {
-  const expired = await sql<{ reservationIds: string[] | null }>`
-    with due as (
-      select reservation_id from quota_reservations
-      where state = 'reserved' and expires_at <= app_now()
-      order by expires_at limit ${atMost} for update skip locked
-    ), gone as (
-      update quota_reservations as r
-      set state = 'released', expires_at = null, released_at = app_now(), release_reason = 'expired',
-          updated_at = now() -- audit
-      from due where r.reservation_id = due.reservation_id
-      returning r.reservation_id, r.user_id, r.cpu, r.memory, r.storage
-    ), freed as (
-      update quotas as q
-      set devices = q.devices - s.devices, cpu = q.cpu - s.cpu, memory = q.memory - s.memory,
-          storage = q.storage - s.storage, updated_at = now() -- audit
-      from (
-        select user_id, count(*)::int as devices, sum(cpu) as cpu, sum(memory) as memory, sum(storage) as storage
-        from gone group by user_id
-      ) as s
-      where q.user_id = s.user_id
-    )
-    select array_agg(reservation_id) as "reservationIds" from gone`.execute(tx)
-  return expired.rows[0]?.reservationIds ?? []
+/** As `updateLimits`, of a tenant; answers the version of the event that tells of it. */
+export async function updateTenantLimits(
+  tx: Kysely<UsersSchema>,
+  tenantId: TenantId,
+  limits: OwnLimits,
+): Promise<number> {
+  const row = await tx
+    .updateTable('tenant_quotas')
+    .set({ ...limitColumns(limits), version: sql<number>`version + 1` })
+    .where('tenant_id', '=', tenantId)
+    .returning('version')
+    .executeTakeFirstOrThrow()
+  return row.version
 }
 
-/** Forgets tombstones older than any saga that could still ask for them; returns how many. */
-export async function purgeTombstones(db: Kysely<UsersSchema>, keepDays: number): Promise<number> {
-  const purged = await sql`
-    delete from quota_reservations where reservation_id in (
-      select reservation_id from quota_reservations
-      where state = 'released' and released_at < app_now() - make_interval(days => ${keepDays}) limit 1000
-    )`.execute(db)
-  return Number(purged.numAffectedRows ?? 0)
+/** The version of the next event about a user. The last lock of a transaction: see the head of this file. */
+export async function nextUserVersion(tx: Kysely<UsersSchema>, userId: UserId): Promise<number> {
+  const row = await tx
+    .updateTable('users')
+    .set({ version: sql<number>`version + 1` })
+    .where('id', '=', userId)
+    .returning('version')
+    .executeTakeFirstOrThrow()
+  return row.version
 }
 
-/** Live reservations, the newest ids first, from below `beforeId` on; `limit + 1` of them when there are more. */
-export async function listLiveReservations(
-  db: Kysely<UsersSchema>,
-  query: { beforeId: string | undefined; limit: number },
-): Promise<Reservation[]> {
-  const rows = await sql<Reservation>`
-    select reservation_id as "reservationId", user_id as "userId", state
-    from quota_reservations
-    where state <> 'released' and (${query.beforeId ?? null}::uuid is null or reservation_id < ${query.beforeId ?? null}::uuid)
-    order by reservation_id desc limit ${query.limit + 1}`.execute(db)
-  return rows.rows
-}
-
-/** Users whose counters differ from the sum of their live reservations, and how many were compared. */
-export async function compareCounters(db: Kysely<UsersSchema>): Promise<{
-  users: number
-  reservations: number
-  wrong: { userId: UserId; counted: string; held: string }[]
-}> {
-  const compared = await sql<{
-    userId: UserId
-    counted: string
-    held: string
-    reservations: number
-    same: boolean
-  }>`
-    select q.user_id as "userId",
-           concat_ws('/', q.devices, q.cpu, q.memory, q.storage) as counted,
-           concat_ws('/', count(r.reservation_id), coalesce(sum(r.cpu), 0), coalesce(sum(r.memory), 0),
-                     coalesce(sum(r.storage), 0)) as held,
-           count(r.reservation_id)::int as reservations,
-           q.devices = count(r.reservation_id) and q.cpu = coalesce(sum(r.cpu), 0)
-             and q.memory = coalesce(sum(r.memory), 0) and q.storage = coalesce(sum(r.storage), 0) as same
-    from quotas q left join quota_reservations r on r.user_id = q.user_id and r.state <> 'released'
-    group by q.user_id, q.devices, q.cpu, q.memory, q.storage`.execute(db)
-  return {
-    users: compared.rows.length,
-    reservations: compared.rows.reduce((sum, row) => sum + row.reservations, 0),
-    wrong: compared.rows
-      .filter((row) => !row.same)
-      .slice(0, 100)
-      .map(({ userId, counted, held }) => ({ userId, counted, held })),
-  }
+/** Notes which refusals were told. The book must be locked. */
+export async function noteTold(
+  tx: Kysely<UsersSchema>,
+  of: { whose: 'user'; id: UserId } | { whose: 'tenant'; id: TenantId },
+  resource: string,
+): Promise<void> {
+  const told = sql`set told = told || ${resource}::text`
+  await (of.whose === 'user'
+    ? sql`update quotas ${told} where user_id = ${of.id}`
+    : sql`update tenant_quotas ${told} where tenant_id = ${of.id}`
+  ).execute(tx)
 }

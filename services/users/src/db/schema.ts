@@ -85,20 +85,30 @@ interface QuotasTable {
   max_cpu: number | null
   max_memory: number | null
   max_storage: number | null
+  max_sessions: number | null
   devices: Generated<number>
   cpu: Generated<number>
   memory: Generated<number>
   storage: Generated<number>
+  sessions: Generated<number>
+  told: Generated<string[]>
   updated_at: Generated<Date>
+}
+
+interface TenantQuotasTable extends Omit<QuotasTable, 'user_id'> {
+  tenant_id: TenantId
+  version: Generated<number>
 }
 
 interface QuotaReservationsTable {
   reservation_id: string
   user_id: UserId | null
   state: 'reserved' | 'committed' | 'released'
+  devices: Generated<number>
   cpu: number
   memory: number
   storage: number
+  sessions: Generated<number>
   expires_at: Date | null
   released_at: Date | null
   release_reason: 'released' | 'expired' | null
@@ -123,5 +133,6 @@ export interface UsersSchema {
   revocations: RevocationsTable
   recovery_codes: RecoveryCodesTable
   quotas: QuotasTable
+  tenant_quotas: TenantQuotasTable
   quota_reservations: QuotaReservationsTable
 }

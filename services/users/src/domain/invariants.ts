@@ -1,11 +1,12 @@
 import type { Claim, InvariantReport } from '@cloudphone/contracts/api/platform-api'
 import type { Database } from '@cloudphone/db/database'
-import { compareCounters, listLiveReservations } from '../db/quota-repo.ts'
+import { compareCounters, listLiveReservations } from '../db/reservation-repo.ts'
 import type { UsersSchema } from '../db/schema.ts'
 
 /**
  * What the users service knows for the doctor: whether its counters are the sums of its reservations (invariant 3), and
- * each live reservation as a claim of kind `quota` by device id, for the join with what the devices service holds.
+ * each live reservation as a claim: of kind `quota` by device id, for the join with what the devices service holds, and of
+ * kind `session` by reservation id, for the join with the scheduler's allocations.
  */
 export async function judgeInvariants(
   database: Database<UsersSchema>,
@@ -16,11 +17,11 @@ export async function judgeInvariants(
       {
         invariant: 3,
         name: 'Quota used = sum of live reservations',
-        figure: `${counters.users} users, ${counters.reservations} reservations`,
+        figure: `${counters.users} users of ${counters.tenants} tenants, ${counters.reservations} reservations`,
         holds: counters.wrong.length === 0,
-        culprits: counters.wrong.map(({ userId, counted, held }) => ({
-          id: userId,
-          detail: `counted ${counted}, reserved ${held} (devices/cpu/memory/storage)`,
+        culprits: counters.wrong.map(({ whose, id, counted, held }) => ({
+          id,
+          detail: `${whose}: counted ${counted}, reserved ${held} (devices/cpu/memory/storage/sessions)`,
         })),
       },
     ],
@@ -35,7 +36,11 @@ async function quotaClaims(database: Database<UsersSchema>): Promise<Claim[]> {
     const rows = await listLiveReservations(database.kysely, { beforeId, limit })
     const page = rows.slice(0, limit)
     claims.push(
-      ...page.map(({ reservationId, state }) => ({ kind: 'quota', id: reservationId, detail: state })),
+      ...page.map(({ reservationId, state, sessions }) => ({
+        kind: sessions > 0 ? 'session' : 'quota',
+        id: reservationId,
+        detail: state,
+      })),
     )
     if (rows.length <= limit) return claims
     beforeId = page.at(-1)?.reservationId

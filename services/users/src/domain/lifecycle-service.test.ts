@@ -43,7 +43,8 @@ test('a suspended account is out until it is activated: sessions, keys, sign-in,
     status: 403,
     code: 'user_suspended',
   })
-  const asked = { userId: member.id, cpu: 1, memory: 1, storage: 1, ttlSeconds: 60 }
+  const amounts = { devices: 1, cpu: 1, memory: 1, storage: 1, sessions: 0 }
+  const asked = { userId: member.id, ...amounts, ttlSeconds: 60 }
   await expect(room.quotas.reserve({ ...asked, reservationId: crypto.randomUUID() })).rejects.toMatchObject({
     code: 'user_suspended',
   })

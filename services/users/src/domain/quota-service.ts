@@ -1,114 +1,194 @@
-import type { Caller } from '@cloudphone/contracts/access'
+import { type Caller, may } from '@cloudphone/contracts/access'
+import {
+  TenantQuotaUpdated,
+  UserQuotaExceeded,
+  UserQuotaUpdated,
+} from '@cloudphone/contracts/events/user-events'
 import type { TenantId, UserId } from '@cloudphone/contracts/id'
-import type { Database } from '@cloudphone/db/database'
+import { afterCommit, type Database, type Tx } from '@cloudphone/db/database'
+import { groupCommit } from '@cloudphone/db/group-commit'
+import type { Outbox } from '@cloudphone/outbox/outbox'
+import { common } from '@cloudphone/runtime/problem'
 import { findAccount } from '../db/account-repo.ts'
 import {
-  commitReservation,
-  expireReservations,
-  findQuota,
-  findReservation,
-  givePortion,
-  insertReservation,
+  ensureTenantBook,
+  findTenantQuota,
+  findUserQuota,
+  lockBooks,
+  nextUserVersion,
+  noteTold,
+  updateLimits,
+  updateTenantLimits,
+} from '../db/quota-repo.ts'
+import {
+  commitReservations,
+  endReservations,
+  findReservations,
+  insertTombstones,
+  listDue,
   listLiveReservations,
   purgeTombstones,
-  releaseReservation,
-  takePortion,
-  updateLimits,
-} from '../db/quota-repo.ts'
+  takePortions,
+} from '../db/reservation-repo.ts'
 import type { UsersSchema } from '../db/schema.ts'
 import { problems } from '../errors.ts'
 import type { UsersTelemetry } from '../telemetry.ts'
 import { assertMaySee } from './account.ts'
-import { exceededBy, type Portion, type Quota, type QuotaLimits, type Reservation } from './quota.ts'
+import {
+  admit,
+  type Books,
+  type KnownReservation,
+  type Verdict,
+  type WantedReservation,
+} from './admission.ts'
+import type { OwnLimits, QuotaDefaults, Reservation, TenantQuota, UserQuota } from './quota.ts'
 
-interface WantedReservation extends Portion {
-  readonly reservationId: string
+type Excess = Omit<Extract<Verdict, { kind: 'exceeded' }>, 'kind'>
+
+interface Refusal {
   readonly userId: UserId
-  /** The tenant in whose name it is asked for; users of others do not exist there. */
-  readonly tenantId?: TenantId | undefined
-  readonly ttlSeconds: number
+  readonly excess: Excess
 }
 
-type Reserved =
-  | { readonly kind: 'taken' }
-  | { readonly kind: 'known'; readonly state: 'reserved' | 'committed' }
+/** Thrown inside a transaction to take it back: what it was decided on has changed meanwhile. */
+class Overtaken extends Error {
+  override readonly name = 'Overtaken'
+}
 
-/** Thrown inside a transaction to take the inserted reservation back with it. */
-class NotTaken extends Error {}
-
+/** Somebody else can use the same new id between a look and a write, but only once: it is known afterwards. */
+const MAX_LOOKS = 5
 /** Expired ones handled in one turn of the loop. */
-const expiryBatch = 500
+const EXPIRY_BATCH = 500
 /** As long as finished sagas are kept (decision 10): nobody asks for an older reservation. */
-const tombstoneDays = 30
+const TOMBSTONE_DAYS = 30
 
-/** Quota: limits, and what phones hold of them. Never exceeded, whoever reserves at the same time. */
+/**
+ * Quota: limits, and what phones and sessions hold of them. Never exceeded, by a user or by a tenant, whoever reserves at
+ * the same time. What is asked at the same time shares a transaction, so that one busy tenant is not bound by the time
+ * that one commit takes.
+ */
 export class QuotaService {
   readonly #database: Database<UsersSchema>
-  readonly #defaults: QuotaLimits
+  readonly #outbox: Outbox
+  readonly #defaults: QuotaDefaults
   readonly #telemetry: UsersTelemetry
+  readonly #reserve = groupCommit((wanted: readonly WantedReservation[]) => this.#reserveAll(wanted))
+  readonly #commit = groupCommit((ids: readonly string[]) => this.#commitAll(ids))
+  readonly #release = groupCommit((ids: readonly string[]) => this.#releaseAll(ids))
 
   constructor(deps: {
     database: Database<UsersSchema>
-    defaults: QuotaLimits
+    outbox: Outbox
+    defaults: QuotaDefaults
     telemetry: UsersTelemetry
   }) {
     this.#database = deps.database
+    this.#outbox = deps.outbox
     this.#defaults = deps.defaults
     this.#telemetry = deps.telemetry
   }
 
   /** @throws ProblemError `user_not_found`, `forbidden`; see `assertMaySee`. */
-  async get(caller: Caller, userId: UserId): Promise<Quota> {
+  async get(caller: Caller, userId: UserId): Promise<UserQuota> {
     assertMaySee(caller, await findAccount(this.#database.kysely, userId), userId)
-    return this.#quotaOf(userId)
+    return this.#ofUser(userId)
+  }
+
+  /** What a cache keeps of a user. @throws ProblemError `user_not_found`. */
+  async read(userId: UserId): Promise<{ user: UserQuota; tenant: TenantQuota }> {
+    const user = await this.#ofUser(userId)
+    return { user, tenant: await this.#ofTenant(user.tenantId) }
   }
 
   /** Sets the limits of an account of the caller's tenant. @throws ProblemError `user_not_found`, `forbidden`. */
-  async setLimits(caller: Caller, userId: UserId, limits: QuotaLimits): Promise<Quota> {
+  async setLimits(caller: Caller, userId: UserId, limits: OwnLimits): Promise<UserQuota> {
     assertMaySee(caller, await findAccount(this.#database.kysely, userId), userId)
-    await updateLimits(this.#database.kysely, userId, limits)
-    return this.#quotaOf(userId)
+    if (!may(caller, 'users:manage')) throw common.forbidden({ permission: 'users:manage' })
+    return await this.#database.transaction(async (tx) => {
+      await updateLimits(tx, userId, limits)
+      const quota = await findUserQuota(tx, userId, this.#defaults)
+      if (quota === undefined) throw problems.user_not_found({ userId })
+      await this.#outbox.add(tx, UserQuotaUpdated, {
+        aggregateId: userId,
+        aggregateVersion: await nextUserVersion(tx, userId),
+        payload: { userId, tenantId: quota.tenantId, ...quota.limits },
+      })
+      afterCommit(tx, () => this.#telemetry.quotaLimitsSet({ whose: 'user', id: userId, by: caller.userId }))
+      return quota
+    })
+  }
+
+  /** One's own tenant, or any for who manages tenants. @throws ProblemError `tenant_not_found`. */
+  async getTenant(caller: Caller, tenantId: TenantId): Promise<TenantQuota> {
+    // Another tenant's existence is nobody's business.
+    const isHidden = caller.tenantId !== tenantId && !may(caller, 'tenants:manage')
+    if (isHidden) throw problems.tenant_not_found({ tenantId })
+    return this.#ofTenant(tenantId)
+  }
+
+  /** Sets the limits of any tenant. @throws ProblemError `forbidden`, `tenant_not_found`. */
+  async setTenantLimits(caller: Caller, tenantId: TenantId, limits: OwnLimits): Promise<TenantQuota> {
+    if (!may(caller, 'tenants:manage')) throw common.forbidden({ permission: 'tenants:manage' })
+    await this.#ofTenant(tenantId)
+    return await this.#database.transaction(async (tx) => {
+      await ensureTenantBook(tx, tenantId)
+      const version = await updateTenantLimits(tx, tenantId, limits)
+      const quota = await findTenantQuota(tx, tenantId, this.#defaults)
+      if (quota === undefined) throw problems.tenant_not_found({ tenantId })
+      await this.#outbox.add(tx, TenantQuotaUpdated, {
+        aggregateId: tenantId,
+        aggregateVersion: version,
+        payload: { tenantId, ...quota.limits },
+      })
+      const set = { whose: 'tenant', id: tenantId, by: caller.userId }
+      afterCommit(tx, () => this.#telemetry.quotaLimitsSet(set))
+      return quota
+    })
   }
 
   /**
-   * Takes quota for a phone; the same again under the same id answers what is held.
-   * @throws ProblemError `quota_exceeded`, `user_not_found`, `user_suspended`, `reservation_released`,
-   * `reservation_conflict` when the id was reserved with other figures.
+   * Takes quota for a phone or a session; the same again under the same id answers what is held.
+   * @throws ProblemError `quota_exceeded` with whose limit of what it is, the limit, the use and what was asked for;
+   * `user_not_found`, `user_suspended`, `reservation_released`; `reservation_conflict` when the id was reserved with other
+   * figures.
    */
   async reserve(wanted: WantedReservation): Promise<Reservation> {
-    const { reservationId, userId, tenantId } = wanted
-    // Accounts are never deleted and never change their tenant, so this stays true, and the reservation's foreign key holds.
-    const account = await findAccount(this.#database.kysely, userId)
-    if (account === undefined || (tenantId !== undefined && account.tenantId !== tenantId)) {
-      throw problems.user_not_found({ userId })
+    const { reservationId, userId } = wanted
+    const verdict = await this.#reserve(wanted)
+    switch (verdict?.kind) {
+      case 'taken':
+        this.#telemetry.quotaReserved({ userId, reservationId })
+        return { reservationId, userId, state: 'reserved' }
+      case 'known':
+        return { reservationId, userId, state: verdict.state }
+      case 'released':
+        throw problems.reservation_released({ reservationId })
+      case 'conflict':
+        throw problems.reservation_conflict({ reservationId })
+      case 'suspended':
+        throw problems.user_suspended({ userId })
+      case 'exceeded': {
+        const { kind: _kind, tenantId, ...excess } = verdict
+        this.#telemetry.quotaRefused({ userId, whose: excess.whose, resource: excess.resource })
+        const id = excess.whose === 'user' ? userId : tenantId
+        throw problems.quota_exceeded({ userId, tenantId, id, ...excess })
+      }
+      default:
+        throw problems.user_not_found({ userId })
     }
-    const outcome = await this.#take(wanted).catch((error: unknown) => {
-      if (error instanceof NotTaken) return undefined
-      throw error
-    })
-    if (outcome === undefined) throw await this.#refusalOf(wanted)
-    if (outcome.kind === 'known') return { reservationId, userId, state: outcome.state }
-    this.#telemetry.quotaReserved({ userId, reservationId })
-    return { reservationId, userId, state: 'reserved' }
   }
 
   /** Keeps a reservation. @throws ProblemError `reservation_released`, `reservation_not_found`. */
   async commit(reservationId: string): Promise<void> {
-    if (await commitReservation(this.#database.kysely, reservationId)) return
-    const known = await findReservation(this.#database.kysely, reservationId)
-    throw known === undefined
-      ? problems.reservation_not_found({ reservationId })
-      : problems.reservation_released({ reservationId })
+    if (await this.#commit(reservationId)) return
+    const known = await findReservations(this.#database.kysely, [reservationId])
+    if (known.has(reservationId)) throw problems.reservation_released({ reservationId })
+    throw problems.reservation_not_found({ reservationId })
   }
 
-  /** Gives quota back for ever; an unknown id is refused from now on. */
+  /** Gives quota back for ever; of an unknown id a tombstone stays, which refuses a late reserve. */
   async release(reservationId: string): Promise<void> {
-    const freed = await this.#database.transaction(async (tx) => {
-      const held = await releaseReservation(tx, reservationId)
-      if (held !== undefined) await givePortion(tx, held.userId, held)
-      return held
-    })
-    if (freed !== undefined) this.#telemetry.quotaReleased({ reservationId })
+    if (await this.#release(reservationId)) this.#telemetry.quotaReleased({ reservationId })
   }
 
   /** Live reservations, for the doctor; one more than `limit` when there are more. */
@@ -118,49 +198,103 @@ export class QuotaService {
 
   /** Gives back what was reserved and never committed, and forgets old tombstones. */
   async expire(): Promise<void> {
-    const reservationIds = await this.#database.transaction((tx) => expireReservations(tx, expiryBatch))
-    if (reservationIds.length > 0) this.#telemetry.quotaExpired({ reservationIds })
-    await purgeTombstones(this.#database.kysely, tombstoneDays)
+    const due = await listDue(this.#database.kysely, EXPIRY_BATCH)
+    if (due.length > 0) {
+      const reservationIds = await this.#database.transaction(async (tx) => {
+        await lockBooks(tx, [...new Set(due.map(({ userId }) => userId))], this.#defaults)
+        const ids = due.map(({ reservationId }) => reservationId)
+        return await endReservations(tx, ids, 'expired')
+      })
+      if (reservationIds.length > 0) this.#telemetry.quotaExpired({ reservationIds })
+    }
+    await purgeTombstones(this.#database.kysely, TOMBSTONE_DAYS)
   }
 
-  /** One transaction: the reservation's row and the portion, both or neither. @throws NotTaken */
-  #take(wanted: WantedReservation): Promise<Reserved> {
-    return this.#database.transaction(async (tx) => {
-      if (!(await insertReservation(tx, wanted))) {
-        const known = await findReservation(tx, wanted.reservationId)
-        if (known === undefined || known.state === 'released') {
-          throw problems.reservation_released({ reservationId: wanted.reservationId })
-        }
-        const same =
-          known.userId === wanted.userId &&
-          known.cpu === wanted.cpu &&
-          known.memory === wanted.memory &&
-          known.storage === wanted.storage
-        if (!same) throw problems.reservation_conflict({ reservationId: wanted.reservationId })
-        return { kind: 'known', state: known.state }
-      }
-      const { userId } = wanted
-      if (!(await takePortion(tx, { userId, portion: wanted, defaults: this.#defaults })))
-        throw new NotTaken()
-      return { kind: 'taken' }
+  /** One transaction for all: rows of reservations, books and events. */
+  #reserveAll(wanted: readonly WantedReservation[]): Promise<Verdict[]> {
+    return this.#untilSettled(async (tx) => {
+      const userIds = [...new Set(wanted.map(({ userId }) => userId))]
+      const locked = await lockBooks(tx, userIds, this.#defaults)
+      const ids = wanted.map(({ reservationId }) => reservationId)
+      const books = { ...locked, known: await findReservations(tx, ids) }
+      const verdicts = admit(wanted, books)
+      const taken = wanted.filter((_one, at) => verdicts[at]?.kind === 'taken')
+      if (taken.length > 0 && !(await takePortions(tx, taken, this.#defaults))) throw new Overtaken()
+      await this.#tellExceeded(tx, refusalsOf(wanted, verdicts), books)
+      return verdicts
     })
   }
 
-  /** Why nothing was taken, in the caller's words. Read afterwards: it explains, it does not decide. */
-  async #refusalOf(wanted: WantedReservation): Promise<Error> {
-    const { userId } = wanted
-    const account = await findAccount(this.#database.kysely, userId)
-    if (account?.status === 'suspended') return problems.user_suspended({ userId })
-    const exceeded = exceededBy(await this.#quotaOf(userId), wanted)
-    this.#telemetry.quotaRefused({ userId, resource: exceeded?.resource ?? 'devices' })
-    if (exceeded !== undefined) return problems.quota_exceeded({ userId, ...exceeded })
-    // Something was released between the refusal and this look: it may fit now.
-    return problems.quota_busy({ userId })
+  async #commitAll(ids: readonly string[]): Promise<boolean[]> {
+    const live = await commitReservations(this.#database.prepared, ids)
+    return ids.map((id) => live.has(id))
   }
 
-  async #quotaOf(userId: UserId): Promise<Quota> {
-    const quota = await findQuota(this.#database.kysely, userId, this.#defaults)
+  /** True for each id whose portion is free by this. */
+  #releaseAll(ids: readonly string[]): Promise<boolean[]> {
+    return this.#untilSettled(async (tx) => {
+      const known = await findReservations(tx, ids)
+      await lockBooks(tx, [...new Set([...known.values()].flatMap(liveOwner))], this.#defaults)
+      const ended = new Set(await endReservations(tx, [...known.keys()], 'released'))
+      const unknown = [...new Set(ids.filter((id) => !known.has(id)))]
+      if (unknown.length > 0 && (await insertTombstones(tx, unknown)) < unknown.length) throw new Overtaken()
+      return ids.map((id) => ended.has(id))
+    })
+  }
+
+  /** One event for each limit that refuses, until something is given back: in the order of user ids, as locks are taken. */
+  async #tellExceeded(tx: Tx<UsersSchema>, refusals: readonly Refusal[], books: Books): Promise<void> {
+    const told = new Set<string>()
+    for (const { userId, excess } of refusals.toSorted(byUser)) {
+      const { whose, tenantId, resource } = excess
+      const of = whose === 'user' ? { whose, id: userId } : { whose, id: tenantId }
+      const book = whose === 'user' ? books.users.get(userId) : books.tenants.get(tenantId)
+      const name = `${of.id} ${resource}`
+      if (told.has(name) || book?.told.includes(resource)) continue
+      told.add(name)
+      await noteTold(tx, of, resource)
+      await this.#outbox.add(tx, UserQuotaExceeded, {
+        aggregateId: userId,
+        aggregateVersion: await nextUserVersion(tx, userId),
+        payload: { userId, ...excess },
+      })
+    }
+  }
+
+  async #untilSettled<Result>(work: (tx: Tx<UsersSchema>) => Promise<Result>): Promise<Result> {
+    for (let look = 1; ; look += 1) {
+      try {
+        return await this.#database.transaction(work, { statements: 'prepared' })
+      } catch (error) {
+        if (!(error instanceof Overtaken) || look >= MAX_LOOKS) throw error
+      }
+    }
+  }
+
+  async #ofUser(userId: UserId): Promise<UserQuota & { tenantId: TenantId }> {
+    const quota = await findUserQuota(this.#database.kysely, userId, this.#defaults)
     if (quota === undefined) throw problems.user_not_found({ userId })
     return quota
   }
+
+  async #ofTenant(tenantId: TenantId): Promise<TenantQuota> {
+    const quota = await findTenantQuota(this.#database.kysely, tenantId, this.#defaults)
+    if (quota === undefined) throw problems.tenant_not_found({ tenantId })
+    return quota
+  }
+}
+
+function refusalsOf(wanted: readonly WantedReservation[], verdicts: readonly Verdict[]): Refusal[] {
+  return wanted.flatMap(({ userId }, at) => {
+    const verdict = verdicts[at]
+    if (verdict?.kind !== 'exceeded') return []
+    const { kind: _kind, ...excess } = verdict
+    return [{ userId, excess }]
+  })
+}
+
+const byUser = (one: Refusal, other: Refusal) => (one.userId < other.userId ? -1 : 1)
+
+function liveOwner({ userId, state }: KnownReservation): UserId[] {
+  return userId === null || state === 'released' ? [] : [userId]
 }

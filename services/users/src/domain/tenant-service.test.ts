@@ -38,7 +38,8 @@ test('a suspended tenant locks all its accounts out, until it is activated', asy
     code: 'user_suspended',
   })
   await expect(room.apiKeys.exchange(key)).rejects.toMatchObject({ code: 'invalid_api_key' })
-  const asked = { userId: member.id, cpu: 1, memory: 1, storage: 1, ttlSeconds: 60 }
+  const amounts = { devices: 1, cpu: 1, memory: 1, storage: 1, sessions: 0 }
+  const asked = { userId: member.id, ...amounts, ttlSeconds: 60 }
   await expect(room.quotas.reserve({ ...asked, reservationId: crypto.randomUUID() })).rejects.toMatchObject({
     code: 'user_suspended',
   })

@@ -1,13 +1,18 @@
-import * as api from '@cloudphone/contracts/api/users-api'
+import * as api from '@cloudphone/contracts/api/quota-api'
 import { decodeCursor, pageOf } from '@cloudphone/runtime/cursor'
 import { type Binding, bind } from '@cloudphone/runtime/http-server'
 import type { QuotaService } from '../domain/quota-service.ts'
 
-/** Quota over HTTP: for its owner and who manages users, and between services. */
+/** Quota over HTTP: for its owner, who manages users and who manages tenants, and between services. */
 export function quotaRoutes(quotas: QuotaService): Binding[] {
   return [
     bind(api.GetQuota, ({ caller, params }) => quotas.get(caller, params.userId)),
     bind(api.SetQuota, ({ caller, params, body }) => quotas.setLimits(caller, params.userId, body)),
+    bind(api.GetTenantQuota, ({ caller, params }) => quotas.getTenant(caller, params.tenantId)),
+    bind(api.SetTenantQuota, ({ caller, params, body }) =>
+      quotas.setTenantLimits(caller, params.tenantId, body),
+    ),
+    bind(api.ReadQuota, ({ params }) => quotas.read(params.userId)),
     bind(api.ReserveQuota, async ({ body }) => {
       const { reservationId, state } = await quotas.reserve(body)
       return { reservationId, state }

@@ -19,14 +19,14 @@ import { type Account, callerOf as callerIn } from '../domain/account.ts'
 import { ApiKeyService } from '../domain/api-key-service.ts'
 import { type Identity, type IdentityOptions, openIdentity } from '../domain/identity.ts'
 import { openPasswordHasher } from '../domain/password-hasher.ts'
-import type { QuotaLimits } from '../domain/quota.ts'
+import type { QuotaDefaults, QuotaLimits } from '../domain/quota.ts'
 import { QuotaService } from '../domain/quota-service.ts'
 import { Revocations } from '../domain/revocations.ts'
 import { limitsOf } from '../domain/sign-in-throttle.ts'
 import { ensureSigningKey } from '../domain/signing-key.ts'
 import { SigningKeyService } from '../domain/signing-key-service.ts'
 import { systemSecrets } from '../secrets.ts'
-import { openTelemetry } from '../telemetry.ts'
+import { openTelemetry, type UsersTelemetry } from '../telemetry.ts'
 
 /** The domain of the users service over a real database of its own, with a clock that the test moves. */
 export interface UsersRoom extends AsyncDisposable, Identity {
@@ -37,6 +37,7 @@ export interface UsersRoom extends AsyncDisposable, Identity {
   readonly signingKeys: SigningKeyService
   readonly apiKeys: ApiKeyService
   readonly quotas: QuotaService
+  readonly telemetry: UsersTelemetry
   readonly password: string
   /** Where mails are put. */
   readonly mailFolder: string
@@ -48,7 +49,20 @@ export interface UsersRoom extends AsyncDisposable, Identity {
   events(): Promise<{ event_type: string; aggregate_id: string; payload: unknown }[]>
 }
 
-export const someLimits: QuotaLimits = { maxDevices: 5, maxCpu: 16, maxMemory: 32_768, maxStorage: 65_536 }
+export const someLimits: QuotaLimits = {
+  ...{ maxDevices: 5, maxCpu: 16, maxMemory: 32_768, maxStorage: 65_536, maxSessions: 3 },
+}
+/** Of a tenant: out of the way, unless a test sets others. */
+export const wideLimits: QuotaLimits = {
+  ...{
+    maxDevices: 10_000,
+    maxCpu: 100_000,
+    maxMemory: 100_000_000,
+    maxStorage: 100_000_000,
+    maxSessions: 10_000,
+  },
+}
+export const someDefaults: QuotaDefaults = { user: someLimits, tenant: wideLimits }
 
 /** Opens it. `poolSize`: how many statements at most run at a time. */
 export async function openUsersRoom({
@@ -111,7 +125,8 @@ export async function openUsersRoom({
     mailFolder: folder,
     post: () => readMails(identity, folder),
     apiKeys: new ApiKeyService({ ...base, signer, secrets: systemSecrets }),
-    quotas: new QuotaService({ database, telemetry, defaults: someLimits }),
+    quotas: new QuotaService({ database, outbox, telemetry, defaults: someDefaults }),
+    telemetry,
     account: async (email, role = 'member', tenantSlug = 'default') => {
       const tenantId: TenantId = await ensureTenant(database.kysely, {
         id: systemIds.next<'tenant'>(),

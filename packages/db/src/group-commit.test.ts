@@ -1,5 +1,5 @@
-import { DatabaseUnavailable } from '@cloudphone/db/errors'
 import { expect, test } from 'vitest'
+import { DatabaseUnavailable } from './errors.ts'
 import { groupCommit } from './group-commit.ts'
 
 test('writes that come while two batches are on their way go together in the next one', async () => {

@@ -1,4 +1,4 @@
-import { DatabaseUnavailable } from '@cloudphone/db/errors'
+import { DatabaseUnavailable } from './errors.ts'
 
 /** More in one statement gains nothing: at some hundred rows the commit is a small part of its time. */
 const MAX_BATCH = 256
@@ -12,9 +12,9 @@ interface Waiting<Item, Answer> {
 }
 
 /**
- * Lets the writes of many sagas share a statement and a commit; `write` answers in the order of its items. Nobody waits
+ * Lets the writes of many callers share a statement and a commit; `write` answers in the order of its items. Nobody waits
  * for company: an item that finds a free place goes at once, and those that come while both places are taken go together
- * after. Each saga goes on only after its own commit, so that nothing is less durable than alone.
+ * after. Each caller goes on only after its own commit, so that nothing is less durable than alone.
  *
  * When a batch is refused, by a conflict or for what one of them holds, each is written alone and gets its own answer.
  */
