@@ -46,6 +46,7 @@ export async function readSecrets(settings: Settings): Promise<Secrets> {
 /** The environment as services read it: with the account that the first start has made, or was given. */
 export function serviceEnv(settings: Settings, { admin }: Secrets): Env {
   return {
+    MAIL_FOLDER: join(settings.dataDir, 'mail'),
     ...settings.env,
     CLOUDPHONE_ADMIN_EMAIL: admin.email,
     CLOUDPHONE_ADMIN_PASSWORD: admin.password,

@@ -7,6 +7,7 @@ import { addCredentialCommands } from './commands/credentials.ts'
 import { addDeadLetterCommands } from './commands/dead-letters.ts'
 import { addDemoCommand } from './commands/demo.ts'
 import { addDeviceCommands } from './commands/devices.ts'
+import { addIdentityCommands } from './commands/identity.ts'
 import { addOperationCommands } from './commands/operations.ts'
 import { addQuotaCommands } from './commands/quota.ts'
 import { addSagaCommands } from './commands/sagas.ts'
@@ -42,6 +43,7 @@ export function buildProgram(argv: readonly string[] = process.argv): Command {
   addAccountCommands(program)
   addQuotaCommands(program)
   addCredentialCommands(program)
+  addIdentityCommands(program)
   return program
 }
 

@@ -1,11 +1,13 @@
 import * as apps from './api/apps-api.ts'
 import * as billing from './api/billing-api.ts'
 import * as devices from './api/devices-api.ts'
+import * as identity from './api/identity-api.ts'
 import * as notifications from './api/notifications-api.ts'
 import * as operator from './api/operator-api.ts'
 import * as platform from './api/platform-api.ts'
 import * as quota from './api/quota-api.ts'
 import * as scheduler from './api/scheduler-api.ts'
+import * as tenants from './api/tenants-api.ts'
 import * as users from './api/users-api.ts'
 import type { Route } from './route.ts'
 
@@ -18,6 +20,8 @@ function isRoute(value: unknown): value is Route {
 /** Every route of every service, in the order of the files and of their declarations. */
 export const routes: readonly Route[] = [
   users,
+  identity,
+  tenants,
   quota,
   devices,
   apps,

@@ -13,7 +13,15 @@ import {
   DeviceStatusChanged,
   DeviceStopped,
 } from './events/device-events.ts'
-import { TenantQuotaUpdated, UserCreated, UserQuotaExceeded, UserQuotaUpdated } from './events/user-events.ts'
+import {
+  TenantQuotaUpdated,
+  UserActivated,
+  UserCreated,
+  UserDeleted,
+  UserQuotaExceeded,
+  UserQuotaUpdated,
+  UserSuspended,
+} from './events/user-events.ts'
 import type { ServiceName } from './services.ts'
 
 /** One queue of one service. */
@@ -41,6 +49,9 @@ export const events: readonly EventDefinition[] = [
   AppInstallCompleted,
   AppInstallFailed,
   UserCreated,
+  UserSuspended,
+  UserActivated,
+  UserDeleted,
   UserQuotaUpdated,
   UserQuotaExceeded,
   TenantQuotaUpdated,

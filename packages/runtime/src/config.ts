@@ -31,5 +31,5 @@ export function readSettings<Schema extends z.ZodObject>(schema: Schema, env: En
 
 /** What may be, or hold, a password stays out of logs and terminals, even when it is wrong. */
 function isSecret(name: string): boolean {
-  return /PASSWORD|SECRET|TOKEN|KEY|URL/.test(name)
+  return /PASSWORD|SECRET|TOKEN|KEY|URL|PROVIDERS/.test(name)
 }

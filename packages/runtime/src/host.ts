@@ -7,6 +7,7 @@ import { openMetrics } from '@cloudphone/observe/metrics'
 import type { FastifyInstance } from 'fastify'
 import { ClosingStack } from './closing.ts'
 import { readSettings } from './config.ts'
+import { deriveKey } from './derived-key.ts'
 import { type Binding, openHttpServer } from './http-server.ts'
 import { type Kernel, openKernel } from './kernel.ts'
 import type { Ground, Platform } from './platform.ts'
@@ -160,6 +161,7 @@ function baseContext(
     tokens: openTokenVerifier({ fetchKeys: () => client.call(Jwks), now, revocations }),
     revocations,
     serviceTokens,
+    deriveKey: (purpose) => deriveKey(platform.serviceSecret, `${service.name} ${purpose}`),
     clock,
     ids: platform.ids ?? systemIds,
     log,

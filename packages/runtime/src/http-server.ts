@@ -21,7 +21,7 @@ import { deadlineHeader, readDeadline, underDeadline } from './deadline.ts'
 import type { Idempotency } from './idempotency.ts'
 import { common, type FieldError, ProblemError, renderProblem } from './problem.ts'
 import { inRequestTrace, traceRequests } from './request-trace.ts'
-import type { ServiceTokens, TokenVerifier } from './tokens.ts'
+import { addressClaim, addressProofHeader, type ServiceTokens, type TokenVerifier } from './tokens.ts'
 
 /** A file on its way in: read it once, to its end. */
 export interface Upload {
@@ -41,6 +41,11 @@ export interface Request<R extends Route> {
   /** The calling service of a `service` route. */
   readonly service: ServiceName | undefined
   readonly upload: Upload | undefined
+  /**
+   * Where the request comes from: as the gateway says, if it proves that it is the gateway, else the other end of the
+   * connection. Nobody can take another's address by writing a header.
+   */
+  clientAddress(): string
   readonly requestId: string
   /**
    * Names this request for ever: the same for each retry under one Idempotency-Key, else new. Use it as the business key
@@ -322,6 +327,7 @@ async function prepare(
     },
     service: identity.service,
     upload,
+    clientAddress: () => addressOf(request, options),
     requestId: request.id,
     requestKey,
     signal: AbortSignal.any(ends),
@@ -381,6 +387,13 @@ async function identify(
     throw common.forbidden({ permission: access.permission })
   }
   return { caller }
+}
+
+function addressOf(request: FastifyRequest, { serviceTokens }: HttpServerOptions): string {
+  const told = headerOf(request, 'x-forwarded-for')
+  const proof = headerOf(request, addressProofHeader)
+  if (told === undefined || proof === undefined) return request.ip
+  return serviceTokens.isVouched(addressClaim(request.id, told), proof) ? told : request.ip
 }
 
 async function uploadOf(request: FastifyRequest, route: Route): Promise<Upload> {

@@ -44,6 +44,8 @@ export interface BaseContext<Settings> {
   /** What was revoked; for what outlives the request that was let in, such as a socket. */
   readonly revocations: RevocationWatch
   readonly serviceTokens: ServiceTokens
+  /** A key for one purpose of this service, from the platform's secret: the same in all its instances, for ever. */
+  deriveKey(purpose: string): Buffer
   readonly clock: Clock
   readonly ids: Ids
   readonly log: Logger

@@ -1,10 +1,11 @@
-import { hash } from 'node:crypto'
+import { createHmac, hash, timingSafeEqual } from 'node:crypto'
 import { type Caller, Permission, Role } from '@cloudphone/contracts/access'
 import { TenantId, UserId } from '@cloudphone/contracts/id'
 import type { ServiceName } from '@cloudphone/contracts/services'
 import { createLocalJWKSet, errors, type JSONWebKeySet, jwtVerify, SignJWT } from 'jose'
 import { LRUCache } from 'lru-cache'
 import { z } from 'zod'
+import { deriveKey } from './derived-key.ts'
 import { common, ProblemError } from './problem.ts'
 import type { RevocationWatch } from './revocations.ts'
 
@@ -133,22 +134,40 @@ export function openTokenVerifier(options: {
   }
 }
 
+/** Beside `x-forwarded-for`: that the gateway wrote it. */
+export const addressProofHeader = 'x-address-proof'
+
+/** What the gateway vouches for: that this one request came from this address. */
+export function addressClaim(requestId: string, address: string): string {
+  return `request ${requestId} from ${address}`
+}
+
 /** Signs and verifies the short tokens by which services know each other. */
 export interface ServiceTokens {
   /** For one call to one service; good for 60 s. */
   sign(from: ServiceName, to: ServiceName): Promise<string>
   /** The name of the calling service. @throws ProblemError `invalid_token`. */
   verify(token: string, self: ServiceName): Promise<ServiceName>
+  /** A proof that somebody of this platform says so. */
+  vouch(claim: string): string
+  isVouched(claim: string, proof: string): boolean
 }
 
 /** HS256 over the platform's secret, which every process of one platform shares and nobody else has. */
 export function openServiceTokens(options: { secret: string; now: () => Date }): ServiceTokens {
   const key = new TextEncoder().encode(options.secret)
   const cache = new LRUCache<string, { token: string; untilMs: number }>({ max: 100 })
+  const vouching = deriveKey(options.secret, 'vouching')
+  const macOf = (claim: string) => createHmac('sha256', vouching).update(claim).digest()
   // Each token comes with thousands of calls, and checking it once more costs a turn of another thread. Only good ones are
   // kept, and not beyond their time.
   const seen = new LRUCache<string, { from: ServiceName; untilMs: number }>({ max: 500 })
   return {
+    vouch: (claim) => macOf(claim).toString('base64url'),
+    isVouched: (claim, proof) => {
+      const [given, right] = [Buffer.from(proof, 'base64url'), macOf(claim)]
+      return given.length === right.length && timingSafeEqual(given, right)
+    },
     sign: async (from, to) => {
       const nowMs = options.now().getTime()
       const kept = cache.get(`${from}>${to}`)

@@ -102,6 +102,7 @@ export async function openTown(options: TownOptions = {}): Promise<Town> {
 async function settle(options: TownOptions, log: Logger, closing: ClosingStack): Promise<Town> {
   const blobFolder = await mkdtemp(join(tmpdir(), 'cloudphone-town-'))
   closing.defer('folder', () => rm(blobFolder, { recursive: true, force: true }))
+  closing.defer('mails', () => rm(`${blobFolder}-mail`, { recursive: true, force: true }))
   const database = await openTownDatabase()
   closing.defer('database', () => database.drop())
   const platform = await openPlatform(options, { log, closing, blobFolder, targets: database.targets })
@@ -154,7 +155,7 @@ async function openPlatform(
   const bus = closing.add('bus', openEmbeddedBus({ ...targetOf(targets, 'bus'), log, metrics, crash }))
   await bus.declare()
   return {
-    ...{ env, log, bus, crash, metrics, databases: targets },
+    ...{ env: { MAIL_FOLDER: `${blobFolder}-mail`, ...env }, log, bus, crash, metrics, databases: targets },
     ...{ cache: closing.add('cache', openMemoryCache(systemClock)) },
     ...{ registry: staticRegistry(), serviceSecret: 'a secret that only the services of a test share' },
     ...{ blobs: await openDirectoryStore(blobFolder), poolSize: 8, host: '127.0.0.1', portBase: 0 },

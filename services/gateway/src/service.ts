@@ -32,6 +32,7 @@ export const gateway = defineStatelessService({
     client,
     tokens,
     revocations,
+    serviceTokens,
     clock,
     log,
     metrics,
@@ -76,7 +77,7 @@ export const gateway = defineStatelessService({
         guardDoor(app, { tokens, apiKeys, limiter, telemetry })
         await servePages(app, openApiOf(publicRoutes, { version: apiVersion }))
         await proxyRoutes(app, {
-          ...{ upstream, bodies, telemetry, browserHeaders: headers },
+          ...{ upstream, bodies, telemetry, serviceTokens, browserHeaders: headers },
           scheme: isBehindTls ? 'https' : 'http',
         })
         proxySockets(app, {

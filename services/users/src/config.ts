@@ -1,6 +1,42 @@
 import { z } from 'zod'
 import type { QuotaDefaults } from './domain/quota.ts'
 
+const slug = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/)
+const isLoopback = (url: string) => ['127.0.0.1', '[::1]', 'localhost'].includes(new URL(url).hostname)
+
+/** An OpenID provider by which people of one tenant sign in. */
+const OidcProvider = z.strictObject({
+  name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/),
+  issuer: z
+    .url({ protocol: /^https?$/ })
+    .refine(
+      (url) => url.startsWith('https:') || isLoopback(url),
+      'an issuer beyond this machine needs https',
+    ),
+  clientId: z.string().min(1),
+  clientSecret: z.string().min(1),
+  /** Only accounts of this tenant are found, or made. */
+  tenant: slug.default('default'),
+  /** Whether who has no account gets one, as a member. */
+  create: z.boolean().default(false),
+  /** Where the provider may send people back to, besides this machine of theirs (RFC 8252, section 7.3). */
+  redirectUris: z.array(z.url({ protocol: /^https?$/ })).default([]),
+})
+
+const OidcProviders = z
+  .string()
+  .default('[]')
+  .transform((text, context) => {
+    try {
+      return JSON.parse(text) as unknown
+    } catch {
+      context.addIssue('must be a JSON list of providers')
+      return z.NEVER
+    }
+  })
+  .pipe(z.array(OidcProvider))
+  .refine((all) => new Set(all.map(({ name }) => name)).size === all.length, 'each needs a name of its own')
+
 const limit = (byDefault: number) => z.coerce.number().int().min(0).max(2_000_000_000).default(byDefault)
 
 /** The settings of the users service. The first administrator is named by the server, which keeps the credentials. */
@@ -20,6 +56,26 @@ export const UsersSettings = z.object({
   USERS_DEFAULT_MAX_CPU: limit(400),
   USERS_DEFAULT_MAX_MEMORY: limit(819_200),
   USERS_DEFAULT_MAX_STORAGE: limit(6_553_600),
+  /** How people get accounts that no administrator makes: not at all, by invitation, or as they like. */
+  USERS_REGISTRATION: z.enum(['closed', 'invitation', 'open']).default('invitation'),
+  /** The slug of the tenant that they get into where it is open. */
+  USERS_REGISTRATION_TENANT: slug.default('default'),
+  /** Wrong attempts to sign in, by account and by address, until there are pauses. */
+  USERS_FREE_ATTEMPTS_PER_ACCOUNT: z.coerce.number().int().min(2).max(1_000_000).default(10),
+  USERS_FREE_ATTEMPTS_PER_ADDRESS: z.coerce.number().int().min(2).max(1_000_000).default(100),
+  /** The page that takes the tokens of mails: links lead to `<url>/password_reset?token=...` and the like. */
+  USERS_LINK_URL: z
+    .url({ protocol: /^https?$/ })
+    .transform((url) => url.replace(/\/+$/, ''))
+    .optional(),
+  /** Where mails go without a mail server; the server names a folder of the data directory. */
+  MAIL_FOLDER: z.string().default('.cloudphone/mail'),
+  MAIL_FROM: z.string().min(3).max(320).default('Cloudphone <no-reply@cloudphone.local>'),
+  /** How often the mails that wait are looked for. */
+  MAIL_EVERY_MS: z.coerce.number().int().min(50).max(3_600_000).default(2_000),
+  /** Without it mails are put into a folder. */
+  SMTP_URL: z.url({ protocol: /^smtps?$/ }).optional(),
+  OIDC_PROVIDERS: OidcProviders,
   /** Pooled phones in use at a time. */
   USERS_DEFAULT_MAX_SESSIONS: limit(100),
   /** The same for all users of a tenant together. */

@@ -1,23 +1,29 @@
 import { listener, notifier } from '@cloudphone/db/listen'
+import { openFolderMailer } from '@cloudphone/mail/folder-mailer'
+import type { Mailer } from '@cloudphone/mail/mailer'
+import { openSmtpMailer } from '@cloudphone/mail/smtp-mailer'
 import { defineService } from '@cloudphone/runtime/service'
 import { quotaDefaults, UsersSettings } from './config.ts'
 import type { UsersSchema } from './db/schema.ts'
 import { listPublicKeys } from './db/signing-key-repo.ts'
 import { openTokenSigner } from './domain/access-token.ts'
-import { AccountService } from './domain/account-service.ts'
 import { exchangedTokenSeconds } from './domain/api-key.ts'
 import { ApiKeyService } from './domain/api-key-service.ts'
+import { openIdentity } from './domain/identity.ts'
 import { judgeInvariants } from './domain/invariants.ts'
 import { openPasswordHasher } from './domain/password-hasher.ts'
 import { QuotaService } from './domain/quota-service.ts'
 import { Revocations } from './domain/revocations.ts'
-import { SessionService } from './domain/session-service.ts'
+import { limitsOf } from './domain/sign-in-throttle.ts'
 import { ensureSigningKey } from './domain/signing-key.ts'
 import { SigningKeyService } from './domain/signing-key-service.ts'
 import { accountRoutes } from './http/account.routes.ts'
+import { identityRoutes } from './http/identity.routes.ts'
 import { quotaRoutes } from './http/quota.routes.ts'
 import { sessionRoutes } from './http/session.routes.ts'
+import { tenantRoutes } from './http/tenant.routes.ts'
 import { startHousekeeping } from './loops/housekeeping.ts'
+import { startPost } from './loops/post.ts'
 import { startQuotaRecount } from './loops/quota-recount.ts'
 import { systemSecrets as secrets } from './secrets.ts'
 import { openTelemetry } from './telemetry.ts'
@@ -29,7 +35,7 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
   name: 'users',
   settings: UsersSettings,
   migrations: new URL('./db/migrations/', import.meta.url),
-  start: async ({ settings, database, outbox, leases, clock, ids, log, metrics, closing }) => {
+  start: async ({ settings, database, outbox, leases, clock, ids, log, metrics, closing, deriveKey }) => {
     const telemetry = openTelemetry(log, metrics)
     const wakes = { url: database.directUrl, log, channels: [revocationChannel] }
     const bell = closing.add('bell', notifier({ ...wakes, applicationName: 'users bell' }))
@@ -52,12 +58,23 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
     })
     closing.add('ears', ears)
     const hasher = await openPasswordHasher(secrets.next())
-    const accounts = new AccountService({ database, outbox, hasher, ids, telemetry })
-    const sessions = new SessionService({
-      ...{ database, revocations, hasher, signer, secrets, ids, telemetry },
-      accessTokenSeconds: settings.USERS_ACCESS_TOKEN_SECONDS,
-      refreshTokenDays: settings.USERS_REFRESH_TOKEN_DAYS,
-    })
+    const mailer = closing.add('mailer', await openMailer(settings))
+    const identity = openIdentity(
+      { database, outbox, revocations, signer, hasher, mailer, clock, ids, telemetry, deriveKey },
+      {
+        limits: limitsOf({
+          account: settings.USERS_FREE_ATTEMPTS_PER_ACCOUNT,
+          address: settings.USERS_FREE_ATTEMPTS_PER_ADDRESS,
+        }),
+        registration: settings.USERS_REGISTRATION,
+        registrationTenant: settings.USERS_REGISTRATION_TENANT,
+        linkUrl: settings.USERS_LINK_URL,
+        providers: settings.OIDC_PROVIDERS,
+        accessTokenSeconds: settings.USERS_ACCESS_TOKEN_SECONDS,
+        refreshTokenDays: settings.USERS_REFRESH_TOKEN_DAYS,
+      },
+    )
+    const { accounts, sessions, mails } = identity
     const apiKeys = new ApiKeyService({ database, revocations, signer, secrets, ids, telemetry })
     const defaults = quotaDefaults(settings)
     const quotas = new QuotaService({ database, outbox, telemetry, defaults })
@@ -70,15 +87,19 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
       routes: [
         ...accountRoutes({ sessions, accounts, apiKeys, publicKeys }),
         ...sessionRoutes({ sessions, signingKeys, revocations }),
+        ...identityRoutes(identity),
+        ...tenantRoutes(identity.tenants),
         ...quotaRoutes(quotas),
       ],
       invariants: () => judgeInvariants(database),
       onReady: async () => {
         const loop = startHousekeeping(leases, {
-          ...{ quotas, sessions, signingKeys, revocations },
+          ...{ quotas, sessions, signingKeys, revocations, identity },
           everyMs: settings.USERS_EXPIRY_EVERY_MS,
         })
         closing.defer('housekeeping', () => loop.stop())
+        const post = startPost(leases, mails, settings.MAIL_EVERY_MS)
+        closing.defer('post', () => post.stop())
         const recount = startQuotaRecount(leases, {
           ...{ database, defaults, telemetry },
           everyMs: settings.USERS_RECOUNT_EVERY_MS,
@@ -88,3 +109,11 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
     }
   },
 })
+
+async function openMailer({
+  SMTP_URL: url,
+  MAIL_FROM: from,
+  MAIL_FOLDER: folder,
+}: UsersSettings): Promise<Mailer> {
+  return url === undefined ? openFolderMailer({ folder, from }) : openSmtpMailer({ url, from })
+}

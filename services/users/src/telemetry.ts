@@ -3,13 +3,34 @@ import type { TenantId, UserId } from '@cloudphone/contracts/id'
 import type { Logger } from '@cloudphone/observe/log'
 import type { Metrics } from '@cloudphone/observe/metrics'
 
+type SignInRefusal = 'unknown' | 'password' | 'suspended' | 'second_factor' | 'oidc'
+
+type UserChange =
+  | 'name'
+  | 'role'
+  | 'suspended'
+  | 'activated'
+  | 'deleted'
+  | 'unlocked'
+  | 'password'
+  | 'password_reset'
+  | 'email_verified'
+  | 'second_factor_on'
+  | 'second_factor_off'
+  | 'recovery_codes'
+
 /** One function per business fact: a log line and a counter. E-mails and secrets stay out of both. */
 export interface UsersTelemetry {
   userCreated(fact: { userId: UserId; tenantId: TenantId; role: Role }): void
   adminEnsured(fact: { userId: UserId; made: 'now' | 'before' }): void
   signedIn(fact: { userId: UserId; sessionId: string }): void
-  signInRefused(fact: { reason: 'unknown' | 'password' | 'suspended' }): void
+  signInRefused(fact: { reason: SignInRefusal }): void
   sessionRevoked(fact: { sessionId: string; reason: 'logout' | 'reuse' | 'revoked' }): void
+  userChanged(fact: { userId: UserId; by: UserId; what: UserChange }): void
+  mailDone(fact: { mailId: string; kind: string; outcome: 'sent' | 'nobody' | 'retried' | 'failed' }): void
+  invited(fact: { invitationId: string; tenantId: TenantId }): void
+  tenantChanged(fact: { tenantId: TenantId; what: 'made' | 'renamed' | 'suspended' | 'activated' }): void
+  identityLinked(fact: { userId: UserId; issuer: string }): void
   apiKeyMade(fact: { userId: UserId; apiKeyId: string }): void
   apiKeyRevoked(fact: { userId: UserId; apiKeyId: string }): void
   quotaReserved(fact: { userId: UserId; reservationId: string }): void
@@ -45,7 +66,30 @@ export function openTelemetry(log: Logger, metrics: Metrics): UsersTelemetry {
     labels: ['whose'],
   })
   const made = metrics.counter({ name: 'users_created_total', help: 'Accounts made.', labels: ['role'] })
+  const changed = metrics.counter({
+    name: 'users_changes_total',
+    help: 'Changes of accounts, by what was changed.',
+    labels: ['what'],
+  })
+  const mails = metrics.counter({
+    name: 'users_mails_total',
+    help: 'Mails, by what became of them; `retried` for a while means that the mail server does not take them.',
+    labels: ['outcome'],
+  })
   return {
+    userChanged: (fact) => {
+      changed.inc({ what: fact.what })
+      log.info({ event: 'user.changed', ...fact })
+    },
+    mailDone: (fact) => {
+      mails.inc({ outcome: fact.outcome })
+      if (fact.outcome === 'failed' || fact.outcome === 'retried')
+        log.warn({ event: 'mail.not_sent', ...fact })
+      else log.info({ event: 'mail.done', ...fact })
+    },
+    invited: (fact) => log.info({ event: 'user.invited', ...fact }),
+    tenantChanged: (fact) => log.info({ event: 'tenant.changed', ...fact }),
+    identityLinked: (fact) => log.info({ event: 'identity.linked', ...fact }),
     userCreated: (fact) => {
       made.inc({ role: fact.role })
       log.info({ event: 'user.created', ...fact })

@@ -1,13 +1,15 @@
 import type { Role } from '@cloudphone/contracts/access'
 import * as api from '@cloudphone/contracts/api/users-api'
+import { type Client, CloudphoneError } from '@cloudphone/sdk/client'
 import type { Command } from 'commander'
 import { ask } from '../ask.ts'
 import { command } from '../command.ts'
+import { loginAtProvider } from '../oidc-login.ts'
 import { facts, table } from '../output.ts'
 
 /** login, logout, whoami, users. */
 export function addAccountCommands(program: Command): void {
-  command<{ email?: string; password?: string }>(
+  command<{ email?: string; password?: string; code?: string; provider?: string }>(
     program,
     'login',
     'sign in and keep the session for this URL',
@@ -15,11 +17,16 @@ export function addAccountCommands(program: Command): void {
       configure: (c) =>
         c
           .option('--email <email>', 'whom to sign in')
-          .option('--password <password>', 'asked for when absent'),
+          .option('--password <password>', 'asked for when absent')
+          .option('--code <code>', 'of the second factor, or a recovery code; asked for when it is needed')
+          .option('--provider <name>', 'sign in at this OpenID provider instead, in a browser'),
       run: async ({ client, url, sessions, flags, out }) => {
-        const email = flags.email ?? (await ask('E-mail: '))
-        const password = flags.password ?? (await ask('Password: ', 'hidden'))
-        const tokens = await client.call(api.Login, { body: { email, password } })
+        const tokens =
+          flags.provider === undefined
+            ? await loginByPassword(client, flags)
+            : await loginAtProvider(client, flags.provider, (page) =>
+                process.stderr.write(`Open this in a browser:\n${page}\n`),
+              )
         await sessions.write(url, tokens)
         out.answer(tokens.user, (user) => `Signed in to ${url} as ${user.email} (${user.role})`)
       },
@@ -49,6 +56,22 @@ export function addAccountCommands(program: Command): void {
     },
   })
   addUserCommands(program)
+}
+
+async function loginByPassword(
+  client: Client,
+  flags: { email?: string; password?: string; code?: string },
+): Promise<api.Tokens> {
+  const email = flags.email ?? (await ask('E-mail: '))
+  const password = flags.password ?? (await ask('Password: ', 'hidden'))
+  const login = (code: string | undefined) =>
+    client.call(api.Login, { body: { email, password, ...(code !== undefined && { code }) } })
+  try {
+    return await login(flags.code)
+  } catch (error) {
+    if (!(error instanceof CloudphoneError) || error.code !== 'second_factor_required') throw error
+    return login(await ask('Code: '))
+  }
 }
 
 function addUserCommands(program: Command): void {

@@ -3,11 +3,11 @@ import { Permission, Role } from '../access.ts'
 import { TenantId, UserId } from '../id.ts'
 import { item, list, none, PageQuery, route } from '../route.ts'
 
-const Email = z
+export const Email = z
   .email()
   .max(254)
   .transform((value) => value.toLowerCase())
-const Password = z.string().min(12).max(256)
+export const Password = z.string().min(12).max(256)
 
 export const User = z.object({
   id: UserId,
@@ -20,7 +20,7 @@ export const User = z.object({
 })
 export type User = z.infer<typeof User>
 
-const Tokens = z.object({
+export const Tokens = z.object({
   accessToken: z.string(),
   refreshToken: z.string(),
   tokenType: z.literal('Bearer'),
@@ -37,9 +37,20 @@ export const Login = route({
   path: '/api/auth/login',
   summary: 'Sign in with e-mail and password.',
   access: { kind: 'public' },
-  body: z.strictObject({ email: Email, password: z.string().min(1).max(256) }),
+  body: z.strictObject({
+    email: Email,
+    password: z.string().min(1).max(256),
+    /** Of the second factor, or a recovery code. */
+    code: z.string().trim().min(6).max(20).optional(),
+  }),
   answer: item(Tokens),
-  problems: ['invalid_credentials', 'user_suspended'],
+  problems: [
+    'invalid_credentials',
+    'user_suspended',
+    'second_factor_required',
+    'wrong_code',
+    'too_many_attempts',
+  ],
 })
 
 export const Refresh = route({

@@ -12,6 +12,30 @@ export const UserCreated = defineEvent({
   payload: z.object({ userId: UserId, tenantId: TenantId, email: z.string(), role: Role }),
 })
 
+export const UserSuspended = defineEvent({
+  name: 'user.suspended',
+  version: 1,
+  aggregate: 'user',
+  description: 'An account was locked out; nothing new is started for it.',
+  payload: z.object({ userId: UserId, tenantId: TenantId, reason: z.string() }),
+})
+
+export const UserActivated = defineEvent({
+  name: 'user.activated',
+  version: 1,
+  aggregate: 'user',
+  description: 'A suspension was lifted.',
+  payload: z.object({ userId: UserId, tenantId: TenantId }),
+})
+
+export const UserDeleted = defineEvent({
+  name: 'user.deleted',
+  version: 1,
+  aggregate: 'user',
+  description: 'An account was deleted: who holds something for it may release it.',
+  payload: z.object({ userId: UserId, tenantId: TenantId }),
+})
+
 export const UserQuotaUpdated = defineEvent({
   name: 'user.quota_updated',
   version: 1,

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { endToEnd, requestHeaders, upstreamPath } from './forwarding.ts'
 
-const own = { requestId: 'request-1', address: '203.0.113.9', scheme: 'https' } as const
+const own = { requestId: 'request-1', address: '203.0.113.9', scheme: 'https', addressProof: 'ours' } as const
 
 test('headers of the connection stay behind, and those it names', () => {
   expect(
@@ -24,6 +24,7 @@ test('nobody can pretend to come from elsewhere', () => {
         host: 'phones.example',
         'x-forwarded-for': '10.0.0.1',
         'x-real-ip': '10.0.0.1',
+        'x-address-proof': 'forged',
         forwarded: 'for=10.0.0.1',
         'x-request-id': 'theirs',
         'x-api-key': 'cpk_secret',
@@ -40,7 +41,7 @@ test('nobody can pretend to come from elsewhere', () => {
   ).toEqual([
     ...['authorization', 'Bearer t', 'set-cookie', 'a', 'set-cookie', 'b'],
     ...['x-request-id', 'request-1', 'x-forwarded-for', '203.0.113.9', 'x-forwarded-proto', 'https'],
-    ...['x-forwarded-host', 'phones.example'],
+    ...['x-address-proof', 'ours', 'x-forwarded-host', 'phones.example'],
   ])
 })
 

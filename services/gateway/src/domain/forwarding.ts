@@ -20,6 +20,7 @@ const ownHeaders = new Set([
   'forwarded',
   'host',
   'traceparent',
+  'x-address-proof',
   'x-api-key',
   'x-deadline-ms',
   'x-forwarded-for',
@@ -60,6 +61,8 @@ export interface OwnHeaders {
   readonly address: string
   /** How the caller speaks to the platform; TLS ends in front of this door, if anywhere. */
   readonly scheme: 'http' | 'https'
+  /** That the address is told by this door, for who counts by it. */
+  readonly addressProof?: string | undefined
 }
 
 /** A request's headers as the service behind the gateway sees them: names and values in turn. */
@@ -74,6 +77,7 @@ export function requestHeaders(headers: IncomingHttpHeaders, own: OwnHeaders): s
     else if (value !== undefined) for (const one of value) kept.push(name, one)
   }
   kept.push('x-request-id', own.requestId, 'x-forwarded-for', own.address, 'x-forwarded-proto', own.scheme)
+  if (own.addressProof !== undefined) kept.push('x-address-proof', own.addressProof)
   if (headers.host !== undefined) kept.push('x-forwarded-host', headers.host)
   return kept
 }

@@ -7,6 +7,7 @@ import { type ServiceName, serviceOfSaga } from '@cloudphone/contracts/services'
 import { deadlineHeader, readDeadline } from '@cloudphone/runtime/deadline'
 import { common, ProblemError } from '@cloudphone/runtime/problem'
 import { traceparentOf } from '@cloudphone/runtime/request-trace'
+import { addressClaim, type ServiceTokens } from '@cloudphone/runtime/tokens'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import {
@@ -32,12 +33,16 @@ interface ProxyOptions {
   readonly scheme: OwnHeaders['scheme']
   /** What every answer tells browsers, unless the service says otherwise. */
   readonly browserHeaders: Readonly<Record<string, string>>
+  /** Makes services believe what this door says of an address. */
+  readonly serviceTokens: Pick<ServiceTokens, 'vouch'>
 }
 
 interface Target {
   readonly service: ServiceName
   readonly template: string
   readonly class: RouteClass
+  /** Of a route that anybody may call: there the service counts by address. */
+  readonly needsAddress: boolean
 }
 
 /**
@@ -49,10 +54,13 @@ export async function proxyRoutes(app: FastifyInstance, options: ProxyOptions): 
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('*', (_request, _payload, done) => done(null, undefined))
     const add = (
-      { method, path, upload, answer }: Route,
+      { method, path, upload, answer, access }: Route,
       serviceOf: (request: FastifyRequest) => ServiceName,
     ): void => {
-      const target = { template: path, class: classOf({ answer, ...(upload !== undefined && { upload }) }) }
+      const target = {
+        ...{ template: path, needsAddress: access.kind === 'public' },
+        class: classOf({ answer, ...(upload !== undefined && { upload }) }),
+      }
       scope.route({
         method,
         url: path,
@@ -119,13 +127,17 @@ class Answer implements Receiver {
   ask(path: string, body: PassingBody | undefined): void {
     if (this.#isGone) return
     const request = this.#request
-    const { service, template, class: routeClass } = this.#target
+    const { service, template, class: routeClass, needsAddress } = this.#target
+    const { serviceTokens, scheme } = this.#options
     const { headers, id, ip } = request
     this.#passage = this.#options.upstream.send(
       {
         ...{ service, path, template, body },
         method: request.method as Dispatcher.HttpMethod,
-        headers: requestHeaders(headers, { requestId: id, address: ip, scheme: this.#options.scheme }),
+        headers: requestHeaders(headers, {
+          ...{ requestId: id, address: ip, scheme },
+          addressProof: needsAddress ? serviceTokens.vouch(addressClaim(id, ip)) : undefined,
+        }),
         // The caller's trace goes on; without one a new one begins here.
         traceparent: traceparentOf(request),
         isTraced: request.span?.isRecording === true,

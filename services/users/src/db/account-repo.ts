@@ -7,13 +7,21 @@ import type { UsersSchema } from './schema.ts'
 
 type UserRow = Selectable<UsersSchema['users']>
 
-const columns = ['id', 'tenant_id', 'email', 'name', 'role', 'status', 'token_epoch', 'created_at'] as const
+const columns = ['id', 'tenant_id', 'email', 'name', 'role', 'token_epoch', 'created_at'] as const
 const shown = [
   ...columns,
   sql<boolean>`(select is_platform from tenants where tenants.id = users.tenant_id)`.as('is_platform'),
+  // Whoever belongs to a suspended tenant is suspended.
+  sql<Account['status']>`(select case when tenants.status = 'active' then users.status else 'suspended' end
+    from tenants where tenants.id = users.tenant_id)`.as('status'),
 ] as const
 
-function accountOf(row: Pick<UserRow, (typeof columns)[number]> & { is_platform: boolean }): Account {
+type ShownRow = Pick<UserRow, (typeof columns)[number]> & {
+  is_platform: boolean
+  status: Account['status']
+}
+
+function accountOf(row: ShownRow): Account {
   return {
     id: row.id,
     tenantId: row.tenant_id,
@@ -55,6 +63,8 @@ export async function insertAccount(
     name: string
     role: Role
     passwordHash: string
+    /** True for who has shown that the mailbox is theirs. */
+    emailVerified?: boolean
   },
 ): Promise<{ account: Account; version: number } | undefined> {
   const row = await tx
@@ -66,6 +76,7 @@ export async function insertAccount(
       name: user.name,
       role: user.role,
       password_hash: user.passwordHash,
+      email_verified_at: user.emailVerified ? sql<Date>`app_now()` : null,
     })
     .onConflict((conflict) => conflict.constraint('users_email_key').doNothing())
     .returning([...shown, 'version'])
@@ -76,8 +87,14 @@ export async function insertAccount(
   return { account: accountOf(row), version: row.version }
 }
 
+/** An account by its id; undefined for an unknown or deleted one. */
 export async function findAccount(db: Kysely<UsersSchema>, id: UserId): Promise<Account | undefined> {
-  const row = await db.selectFrom('users').select(shown).where('id', '=', id).executeTakeFirst()
+  const row = await db
+    .selectFrom('users')
+    .select(shown)
+    .where('id', '=', id)
+    .where('users.status', '<>', 'deleted')
+    .executeTakeFirst()
   return row && accountOf(row)
 }
 
@@ -103,8 +120,20 @@ export async function listAccounts(
     .selectFrom('users')
     .select(shown)
     .where('tenant_id', '=', query.tenantId)
+    .where('users.status', '<>', 'deleted')
     .orderBy('id', 'desc')
     .limit(query.limit + 1)
   if (query.beforeId !== undefined) select = select.where(sql<boolean>`id < ${query.beforeId}::uuid`)
   return (await select.execute()).map(accountOf)
+}
+
+/** What the password of an account is checked against; undefined for an unknown or deleted one. */
+export async function findPasswordHash(db: Kysely<UsersSchema>, id: UserId): Promise<string | undefined> {
+  const row = await db
+    .selectFrom('users')
+    .select('password_hash')
+    .where('id', '=', id)
+    .where('status', '<>', 'deleted')
+    .executeTakeFirst()
+  return row?.password_hash
 }

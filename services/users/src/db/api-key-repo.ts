@@ -103,6 +103,7 @@ export async function findKeyOwner(db: Kysely<UsersSchema>, keyHash: Buffer): Pr
            floor(extract(epoch from api_keys.expires_at - app_now()))::float8 as "leftSeconds"
     from api_keys join users on users.id = api_keys.user_id
     where api_keys.key_hash = ${keyHash} and users.status = 'active'
+      and exists (select from tenants where tenants.id = users.tenant_id and tenants.status = 'active')
       and (api_keys.expires_at is null or api_keys.expires_at > app_now())`.execute(db)
   return found.rows[0]
 }

@@ -85,8 +85,10 @@ export async function lockBooks(
   defaults: QuotaDefaults,
 ): Promise<{ users: Map<UserId, LockedUserBook>; tenants: Map<TenantId, LockedBook> }> {
   const users = await sql<BookRow & { user_id: UserId; tenant_id: TenantId; status: string }>`
-    select quotas.*, users.tenant_id, users.status
-    from quotas join users on users.id = quotas.user_id
+    select quotas.*, users.tenant_id,
+           case when users.status = 'active' and tenants.status <> 'active' then 'suspended'
+                else users.status end as status
+    from quotas join users on users.id = quotas.user_id join tenants on tenants.id = users.tenant_id
     where quotas.user_id = any(${userIds}::uuid[]) order by quotas.user_id for update of quotas`.execute(tx)
   const tenantIds = [...new Set(users.rows.map((row) => row.tenant_id))].toSorted()
   let tenants = await lockTenants(tx, tenantIds, defaults)

@@ -20,7 +20,9 @@ interface UsersTable {
   name: string
   password_hash: string
   role: Role
-  status: Generated<'active' | 'suspended'>
+  status: Generated<'active' | 'suspended' | 'deleted'>
+  suspend_reason: string | null
+  email_verified_at: Date | null
   version: Generated<number>
   token_epoch: Generated<number>
   created_at: Audit
@@ -114,6 +116,12 @@ interface QuotaReservationsTable {
   updated_at: Generated<Date>
 }
 
+interface RecoveryCodesTable {
+  user_id: UserId
+  code_hash: Buffer
+  used_at: Generated<Date | null>
+}
+
 /** The tables of the schema `users`, and no other. */
 export interface UsersSchema {
   tenants: TenantsTable
@@ -123,6 +131,7 @@ export interface UsersSchema {
   api_keys: ApiKeysTable
   signing_keys: SigningKeysTable
   revocations: RevocationsTable
+  recovery_codes: RecoveryCodesTable
   quotas: QuotasTable
   tenant_quotas: TenantQuotasTable
   quota_reservations: QuotaReservationsTable

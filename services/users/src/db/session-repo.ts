@@ -9,6 +9,23 @@ interface TokenLife {
   readonly lifeDays: number
 }
 
+/**
+ * Holds an account as it is until the transaction ends; false when it is not so any more. Who ends its sessions changes
+ * its row first: thus each new session is either seen by them or begins after them, and then not at all.
+ */
+export async function holdAccount(
+  tx: Kysely<UsersSchema>,
+  { id, tokenEpoch }: { id: UserId; tokenEpoch: number },
+  passwordHash: string | undefined,
+): Promise<boolean> {
+  const held = await sql`
+    select from users
+    where id = ${id} and status = 'active' and token_epoch = ${tokenEpoch}
+      and (${passwordHash ?? null}::text is null or password_hash = ${passwordHash ?? null})
+    for share`.execute(tx)
+  return held.rows.length === 1
+}
+
 /** Begins a session with its first refresh token. */
 export async function insertSession(
   tx: Kysely<UsersSchema>,

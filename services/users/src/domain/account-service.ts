@@ -1,7 +1,7 @@
 import { type Caller, may, Permission, type Role } from '@cloudphone/contracts/access'
 import { UserCreated } from '@cloudphone/contracts/events/user-events'
 import type { Ids, TenantId, UserId } from '@cloudphone/contracts/id'
-import type { Database } from '@cloudphone/db/database'
+import { afterCommit, type Database, type Tx } from '@cloudphone/db/database'
 import type { Outbox } from '@cloudphone/outbox/outbox'
 import {
   ensureTenant,
@@ -97,28 +97,31 @@ export class AccountService {
     return listAccounts(this.#database.kysely, { tenantId: caller.tenantId, ...page })
   }
 
-  /** Undefined when the e-mail is taken. The password is hashed before the transaction begins: it takes 20 ms of CPU. */
-  async #insert(tenantId: TenantId, wanted: NewAccount): Promise<Account | undefined> {
-    const passwordHash = await this.#hasher.hash(wanted.password)
+  /** Makes an account in a transaction of the caller's; undefined when the e-mail is taken. */
+  async insert(
+    tx: Tx<UsersSchema>,
+    wanted: Omit<NewAccount, 'password'> & {
+      readonly tenantId: TenantId
+      readonly passwordHash: string
+      readonly emailVerified?: boolean
+    },
+  ): Promise<Account | undefined> {
+    const { tenantId, email, role } = wanted
     const id = this.#ids.next<'user'>()
-    const account = await this.#database.transaction(async (tx) => {
-      const made = await insertAccount(tx, {
-        id,
-        tenantId,
-        passwordHash,
-        email: wanted.email,
-        name: wanted.name,
-        role: wanted.role,
-      })
-      if (made === undefined) return undefined
-      await this.#outbox.add(tx, UserCreated, {
-        aggregateId: id,
-        aggregateVersion: made.version,
-        payload: { userId: id, tenantId, email: wanted.email, role: wanted.role },
-      })
-      return made.account
+    const made = await insertAccount(tx, { ...wanted, id })
+    if (made === undefined) return undefined
+    await this.#outbox.add(tx, UserCreated, {
+      aggregateId: id,
+      aggregateVersion: made.version,
+      payload: { userId: id, tenantId, email, role },
     })
-    if (account !== undefined) this.#telemetry.userCreated({ userId: id, tenantId, role: wanted.role })
-    return account
+    afterCommit(tx, () => this.#telemetry.userCreated({ userId: id, tenantId, role }))
+    return made.account
+  }
+
+  /** Undefined when the e-mail is taken. The password is hashed before the transaction begins: it takes 20 ms of CPU. */
+  async #insert(tenantId: TenantId, { password, ...wanted }: NewAccount): Promise<Account | undefined> {
+    const passwordHash = await this.#hasher.hash(password)
+    return this.#database.transaction((tx) => this.insert(tx, { ...wanted, tenantId, passwordHash }))
   }
 }

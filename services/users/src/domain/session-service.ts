@@ -6,6 +6,7 @@ import { endSessions } from '../db/revocation-repo.ts'
 import type { UsersSchema } from '../db/schema.ts'
 import {
   endSession,
+  holdAccount,
   insertSession,
   insertToken,
   listSessions,
@@ -21,7 +22,9 @@ import type { TokenSigner } from './access-token.ts'
 import { type Account, assertMayManage, assertMaySee, callerOf } from './account.ts'
 import type { PasswordHasher } from './password-hasher.ts'
 import type { Revocations } from './revocations.ts'
+import type { SecondFactorService } from './second-factor-service.ts'
 import type { SessionRecord } from './session.ts'
+import type { Attempt, SignInThrottle } from './sign-in-throttle.ts'
 
 /** What a sign-in or a refresh hands out. */
 export interface Grant {
@@ -29,6 +32,15 @@ export interface Grant {
   readonly refreshToken: string
   readonly expiresInSeconds: number
   readonly account: Account
+}
+
+export interface SignIn {
+  readonly email: string
+  readonly password: string
+  /** Of the second factor, or a recovery code. */
+  readonly code?: string | undefined
+  /** Where the attempt comes from; undefined from within. */
+  readonly address?: string | undefined
 }
 
 type Refreshed =
@@ -42,6 +54,8 @@ export class SessionService {
   readonly #database: Database<UsersSchema>
   readonly #revocations: Revocations
   readonly #hasher: PasswordHasher
+  readonly #throttle: SignInThrottle
+  readonly #factors: SecondFactorService
   readonly #signer: TokenSigner
   readonly #secrets: Secrets
   readonly #ids: Ids
@@ -53,6 +67,8 @@ export class SessionService {
     database: Database<UsersSchema>
     revocations: Revocations
     hasher: PasswordHasher
+    throttle: SignInThrottle
+    factors: SecondFactorService
     signer: TokenSigner
     secrets: Secrets
     ids: Ids
@@ -63,6 +79,8 @@ export class SessionService {
     this.#database = deps.database
     this.#revocations = deps.revocations
     this.#hasher = deps.hasher
+    this.#throttle = deps.throttle
+    this.#factors = deps.factors
     this.#signer = deps.signer
     this.#secrets = deps.secrets
     this.#ids = deps.ids
@@ -73,30 +91,54 @@ export class SessionService {
 
   /**
    * Signs in. An unknown e-mail costs the same time and answers the same as a wrong password.
-   * @throws ProblemError `invalid_credentials`; `user_suspended` to who knows the password.
+   * @throws ProblemError `invalid_credentials`, `too_many_attempts`; to who knows the password also `user_suspended`,
+   * `second_factor_required` and `wrong_code`.
    */
-  async login({ email, password }: { email: string; password: string }): Promise<Grant> {
+  async login({ email, password, code, address }: SignIn): Promise<Grant> {
+    const attempt: Attempt = { kind: 'account', who: email, address }
+    await this.#throttle.check(attempt)
     const known = await findCredentials(this.#database.kysely, email)
     const matches = await this.#hasher.matches(password, known?.passwordHash)
     if (known === undefined || !matches) {
       this.#telemetry.signInRefused({ reason: known === undefined ? 'unknown' : 'password' })
+      await this.#throttle.failed(attempt)
       throw problems.invalid_credentials()
     }
+    // Somebody else may have used up the attempts meanwhile: then this one is none, though it is right.
+    await this.#throttle.check(attempt)
     const { account } = known
     if (account.status === 'suspended') {
       this.#telemetry.signInRefused({ reason: 'suspended' })
       throw problems.user_suspended({ userId: account.id })
     }
+    const proof = await this.#factors.prove(account.id, code)
+    if (proof !== 'proved') {
+      this.#telemetry.signInRefused({ reason: 'second_factor' })
+      if (proof === 'missing') throw problems.second_factor_required()
+      await this.#throttle.failed(attempt)
+      throw problems.wrong_code()
+    }
+    await this.#throttle.succeeded(attempt)
+    return this.begin(account, known.passwordHash)
+  }
+
+  /**
+   * Begins a session of somebody who has proved to be this account as it is: one whose password was changed meanwhile
+   * (`provedBy`: its hash then), that was suspended, or whose tokens were revoked, begins none.
+   * @throws ProblemError `invalid_credentials`.
+   */
+  async begin(account: Account, provedBy?: string): Promise<Grant> {
     const sessionId = this.#ids.next<'session'>()
     const refreshToken = this.#secrets.next()
-    await this.#database.transaction((tx) =>
-      insertSession(tx, {
+    await this.#database.transaction(async (tx) => {
+      if (!(await holdAccount(tx, account, provedBy))) throw problems.invalid_credentials()
+      await insertSession(tx, {
         sessionId,
         userId: account.id,
         tokenHash: hashOfSecret(refreshToken),
         lifeDays: this.#refreshTokenDays,
-      }),
-    )
+      })
+    })
     this.#telemetry.signedIn({ userId: account.id, sessionId })
     return this.#grant(account, sessionId, refreshToken)
   }

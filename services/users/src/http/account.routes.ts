@@ -20,7 +20,9 @@ export function accountRoutes({
   publicKeys: () => Promise<JSONWebKeySet['keys']>
 }): Binding[] {
   return [
-    bind(api.Login, async ({ body }) => viewOfGrant(await sessions.login(body))),
+    bind(api.Login, async ({ body, clientAddress }) =>
+      viewOfGrant(await sessions.login({ ...body, address: clientAddress() })),
+    ),
     bind(api.Refresh, async ({ body }) => viewOfGrant(await sessions.refresh(body.refreshToken))),
     bind(api.Logout, async ({ body }) => {
       await sessions.logout(body.refreshToken)

@@ -1,4 +1,5 @@
 import type { LeasedLoop, Leases } from '@cloudphone/lease/lease'
+import type { Identity } from '../domain/identity.ts'
 import type { QuotaService } from '../domain/quota-service.ts'
 import type { Revocations } from '../domain/revocations.ts'
 import type { SessionService } from '../domain/session-service.ts'
@@ -12,12 +13,14 @@ export function startHousekeeping(
     sessions,
     signingKeys,
     revocations,
+    identity,
     everyMs,
   }: {
     quotas: QuotaService
     sessions: SessionService
     signingKeys: SigningKeyService
     revocations: Revocations
+    identity: Pick<Identity, 'mails' | 'oidc' | 'throttle'>
     everyMs: number
   },
 ): LeasedLoop {
@@ -29,6 +32,9 @@ export function startHousekeeping(
       await sessions.purge()
       await signingKeys.tend()
       await revocations.purge()
+      await identity.mails.purge()
+      await identity.oidc.purge()
+      await identity.throttle.purge()
     },
   })
 }
