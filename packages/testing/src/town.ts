@@ -153,7 +153,7 @@ async function openPlatform(
   const bus = closing.add('bus', openEmbeddedBus({ ...targetOf(targets, 'bus'), log, metrics, crash }))
   await bus.declare()
   return {
-    ...{ env, log, bus, crash, metrics, databases: targets },
+    ...{ env, log, bus, crash, metrics, databases: targets, strictAudit: true },
     ...{ registry: staticRegistry(), serviceSecret: 'a secret that only the services of a test share' },
     ...{ blobs: await openDirectoryStore(blobFolder), poolSize: 8, host: '127.0.0.1', portBase: 0 },
   }

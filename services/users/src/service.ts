@@ -29,7 +29,7 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
   name: 'users',
   settings: UsersSettings,
   migrations: new URL('./db/migrations/', import.meta.url),
-  start: async ({ settings, database, outbox, leases, clock, ids, log, metrics, closing }) => {
+  start: async ({ settings, database, outbox, audit, leases, clock, ids, log, metrics, closing }) => {
     const telemetry = openTelemetry(log, metrics)
     const wakes = { url: database.directUrl, log, channels: [revocationChannel] }
     const bell = closing.add('bell', notifier({ ...wakes, applicationName: 'users bell' }))
@@ -39,7 +39,7 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
     })
     const signer = openTokenSigner(() => ensureSigningKey(database.kysely, telemetry), clock)
     const signingKeys = new SigningKeyService({
-      ...{ database, revocations, telemetry },
+      ...{ database, revocations, audit, telemetry },
       keepSeconds: Math.max(settings.USERS_ACCESS_TOKEN_SECONDS, exchangedTokenSeconds) + 60,
       maxAgeDays: settings.USERS_SIGNING_KEY_DAYS,
     })
@@ -52,15 +52,15 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
     })
     closing.add('ears', ears)
     const hasher = await openPasswordHasher(secrets.next())
-    const accounts = new AccountService({ database, outbox, hasher, ids, telemetry })
+    const accounts = new AccountService({ database, outbox, audit, hasher, ids, telemetry })
     const sessions = new SessionService({
-      ...{ database, revocations, hasher, signer, secrets, ids, telemetry },
+      ...{ database, revocations, audit, hasher, signer, secrets, ids, telemetry },
       accessTokenSeconds: settings.USERS_ACCESS_TOKEN_SECONDS,
       refreshTokenDays: settings.USERS_REFRESH_TOKEN_DAYS,
     })
-    const apiKeys = new ApiKeyService({ database, revocations, signer, secrets, ids, telemetry })
+    const apiKeys = new ApiKeyService({ database, revocations, audit, signer, secrets, ids, telemetry })
     const defaults = quotaDefaults(settings)
-    const quotas = new QuotaService({ database, outbox, telemetry, defaults })
+    const quotas = new QuotaService({ database, outbox, audit, telemetry, defaults })
     await accounts.ensureAdmin({
       email: settings.CLOUDPHONE_ADMIN_EMAIL,
       password: settings.CLOUDPHONE_ADMIN_PASSWORD,

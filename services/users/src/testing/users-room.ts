@@ -5,6 +5,8 @@ import { APP_NOW_MIGRATIONS } from '@cloudphone/db/migrate'
 import { silentLog } from '@cloudphone/observe/log'
 import { openMetrics } from '@cloudphone/observe/metrics'
 import { OUTBOX_MIGRATIONS, openOutbox } from '@cloudphone/outbox/open-outbox'
+import { type AuditLog, openAuditLog } from '@cloudphone/runtime/audit-log'
+import { RUNTIME_MIGRATIONS } from '@cloudphone/runtime/idempotency'
 import { createTestDatabase, type TestClock, testClock } from '@cloudphone/testing/postgres'
 import { sql } from 'kysely'
 import { ensureTenant } from '../db/account-repo.ts'
@@ -26,6 +28,7 @@ import { openTelemetry, type UsersTelemetry } from '../telemetry.ts'
 /** The domain of the users service over a real database of its own, with a clock that the test moves. */
 export interface UsersRoom extends AsyncDisposable {
   readonly database: Database<UsersSchema>
+  readonly audit: AuditLog
   readonly clock: TestClock
   readonly signer: TokenSigner
   readonly revocations: Revocations
@@ -60,7 +63,10 @@ export const someDefaults: QuotaDefaults = { user: someLimits, tenant: wideLimit
 /** Opens it. `poolSize`: how many statements at most run at a time. */
 export async function openUsersRoom({ poolSize = 10 } = {}): Promise<UsersRoom> {
   const testDatabase = await createTestDatabase({
-    migrations: [APP_NOW_MIGRATIONS, OUTBOX_MIGRATIONS, new URL('../db/migrations/', import.meta.url)],
+    migrations: [
+      ...[APP_NOW_MIGRATIONS, OUTBOX_MIGRATIONS, RUNTIME_MIGRATIONS],
+      new URL('../db/migrations/', import.meta.url),
+    ],
     schema: 'users',
   })
   const log = silentLog()
@@ -83,11 +89,13 @@ export async function openUsersRoom({ poolSize = 10 } = {}): Promise<UsersRoom> 
     },
   })
   const hasher = await openPasswordHasher('nobody')
-  const base = { database, revocations, ids: systemIds, telemetry }
+  const audit = openAuditLog({ database, ids: systemIds, log, name: 'users' })
+  const base = { database, revocations, audit, ids: systemIds, telemetry }
   const accounts = new AccountService({ ...base, outbox, hasher })
   const password = 'correct horse battery'
   return {
     database,
+    audit,
     clock,
     signer,
     revocations,
@@ -100,7 +108,7 @@ export async function openUsersRoom({ poolSize = 10 } = {}): Promise<UsersRoom> 
       refreshTokenDays: 30,
     }),
     apiKeys: new ApiKeyService({ ...base, signer, secrets: systemSecrets }),
-    quotas: new QuotaService({ database, outbox, telemetry, defaults: someDefaults }),
+    quotas: new QuotaService({ database, outbox, audit, telemetry, defaults: someDefaults }),
     telemetry,
     account: async (email, role = 'member', tenantSlug = 'default') => {
       const tenantId: TenantId = await ensureTenant(database.kysely, {
