@@ -46,6 +46,7 @@ const ServerSettings = z.object({
   RABBITMQ_URL: z
     .url({ protocol: /^amqps?$/, error: 'must be amqp://user:password@host:port or amqps://...' })
     .optional(),
+  REDIS_URL: z.url({ protocol: /^rediss?$/, error: 'must be redis://host:port or rediss://...' }).optional(),
   // Named by OpenTelemetry, as are their values; what its exporter reads besides (headers, compression) it reads itself.
   OTEL_EXPORTER_OTLP_ENDPOINT: z
     .url({ protocol: /^https?$/, error: 'must be http://host:4318 or https://...' })
@@ -68,6 +69,8 @@ export interface Settings {
   readonly database: { url: string | undefined; directUrl: string | undefined; poolSize: number }
   /** Undefined: events go over the database. */
   readonly rabbitmqUrl: string | undefined
+  /** Undefined: each process counts and remembers for itself. */
+  readonly redisUrl: string | undefined
   /** Undefined: traces go nowhere, and no spans are made. */
   readonly tracing: Omit<TracingOptions, 'log' | 'metrics'> | undefined
   /** Handed on to each service, which picks its own. */
@@ -104,6 +107,7 @@ export function readServerSettings(env: Env, cwd: string): Settings {
       poolSize: read.DATABASE_POOL_SIZE,
     },
     rabbitmqUrl: read.RABBITMQ_URL,
+    redisUrl: read.REDIS_URL,
     tracing:
       read.OTEL_EXPORTER_OTLP_ENDPOINT === undefined
         ? undefined

@@ -11,10 +11,14 @@ import {
   openEmbeddedBus,
 } from '@cloudphone/bus/embedded/embedded-bus'
 import { openRabbitBus } from '@cloudphone/bus/rabbitmq/rabbit-bus'
+import type { Cache } from '@cloudphone/cache/cache'
+import { openFallbackCache } from '@cloudphone/cache/fallback-cache'
+import { openMemoryCache } from '@cloudphone/cache/memory-cache'
 import { ServiceName, services } from '@cloudphone/contracts/services'
 import { startEmbeddedPostgres } from '@cloudphone/db/embedded/postgres'
 import { APP_NOW_MIGRATIONS, migrate } from '@cloudphone/db/migrate'
 import { provision } from '@cloudphone/db/provision'
+import { systemClock } from '@cloudphone/observe/clock'
 import { crashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
 import { type Metrics, openMetrics } from '@cloudphone/observe/metrics'
@@ -77,6 +81,7 @@ async function open(
       : openRabbitBus({ url: settings.rabbitmqUrl, log, metrics, crash }),
   )
   await bus.declare()
+  const cache = closing.add('cache', await openCache(settings, secrets, { log, metrics }))
   const registry = closing.add('registry', staticRegistry(elsewhere(settings)))
   return {
     phoneHost,
@@ -91,6 +96,7 @@ async function open(
       registry,
       bus,
       blobs,
+      cache,
       crash,
       metrics,
       tracing,
@@ -112,6 +118,21 @@ async function openTraces(
   if (tracing === undefined) return undefined
   const { openTracing } = await import('@cloudphone/observe/tracing')
   return openTracing({ ...tracing, ...platform })
+}
+
+/** This process's own, behind the one in Redis where that is set; the client of Redis is not even loaded where it is not. */
+async function openCache(
+  { redisUrl }: Settings,
+  { serviceSecret }: Secrets,
+  { log, metrics }: { log: Logger; metrics: Metrics },
+): Promise<Cache> {
+  const own = openMemoryCache(systemClock)
+  if (redisUrl === undefined) return own
+  const { openRedisCache } = await import('@cloudphone/cache/redis-cache')
+  // Every process of an installation knows its secret, and no other installation does.
+  const installation = createHash('sha256').update(serviceSecret).digest('hex').slice(0, 12)
+  const shared = openRedisCache({ url: redisUrl, prefix: `cloudphone:${installation}`, log })
+  return openFallbackCache({ shared, own, clock: systemClock, metrics })
 }
 
 /** Where the services answer that other processes of this machine run: each on its own port. */
