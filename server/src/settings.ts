@@ -38,6 +38,7 @@ const ServerSettings = z.object({
   CLOUDPHONE_ADMIN_EMAIL: z.email().optional(),
   CLOUDPHONE_ADMIN_PASSWORD: z.string().min(12).optional(),
   CLOUDPHONE_SERVICE_SECRET: z.string().min(32).optional(),
+  CLOUDPHONE_AUDIT_KEEP_DAYS: z.coerce.number().int().min(1).max(36_500).default(365),
   CLOUDPHONE_CRASH_POINTS: z.string().optional(),
   DATABASE_URL: z.string().optional(),
   DATABASE_DIRECT_URL: z.string().optional(),
@@ -63,6 +64,7 @@ export interface Settings {
   readonly log: { level: z.infer<typeof ServerSettings>['CLOUDPHONE_LOG_LEVEL']; format: 'pretty' | 'json' }
   readonly admin: { email: string | undefined; password: string | undefined }
   readonly serviceSecret: string | undefined
+  readonly auditKeepDays: number
   readonly crashPoints: string | undefined
   readonly database: { url: string | undefined; directUrl: string | undefined; poolSize: number }
   /** Undefined: events go over the database. */
@@ -97,6 +99,7 @@ export function readServerSettings(env: Env, cwd: string): Settings {
     },
     admin: { email: read.CLOUDPHONE_ADMIN_EMAIL, password: read.CLOUDPHONE_ADMIN_PASSWORD },
     serviceSecret: read.CLOUDPHONE_SERVICE_SECRET,
+    auditKeepDays: read.CLOUDPHONE_AUDIT_KEEP_DAYS,
     crashPoints: read.CLOUDPHONE_CRASH_POINTS,
     database: {
       url: read.DATABASE_URL,

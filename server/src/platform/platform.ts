@@ -103,6 +103,7 @@ async function open(
       serviceSecret: secrets.serviceSecret,
       databases: database.services,
       poolSize: settings.database.poolSize,
+      auditKeepDays: settings.auditKeepDays,
       host: settings.host,
       portBase: settings.portBase,
     },
