@@ -45,6 +45,9 @@ const ServerSettings = z.object({
   RABBITMQ_URL: z
     .url({ protocol: /^amqps?$/, error: 'must be amqp://user:password@host:port or amqps://...' })
     .optional(),
+  CONSUL_URL: z.url({ protocol: /^https?$/, error: 'must be http://host:8500 or https://...' }).optional(),
+  // Named by Consul.
+  CONSUL_HTTP_TOKEN: z.string().min(1).optional(),
   // Named by OpenTelemetry, as are their values; what its exporter reads besides (headers, compression) it reads itself.
   OTEL_EXPORTER_OTLP_ENDPOINT: z
     .url({ protocol: /^https?$/, error: 'must be http://host:4318 or https://...' })
@@ -66,6 +69,8 @@ export interface Settings {
   readonly database: { url: string | undefined; directUrl: string | undefined; poolSize: number }
   /** Undefined: events go over the database. */
   readonly rabbitmqUrl: string | undefined
+  /** Undefined: services are sought where the port base says. */
+  readonly consul: { url: string; token: string | undefined } | undefined
   /** Undefined: traces go nowhere, and no spans are made. */
   readonly tracing: Omit<TracingOptions, 'log' | 'metrics'> | undefined
   /** Handed on to each service, which picks its own. */
@@ -101,6 +106,8 @@ export function readServerSettings(env: Env, cwd: string): Settings {
       poolSize: read.DATABASE_POOL_SIZE,
     },
     rabbitmqUrl: read.RABBITMQ_URL,
+    consul:
+      read.CONSUL_URL === undefined ? undefined : { url: read.CONSUL_URL, token: read.CONSUL_HTTP_TOKEN },
     tracing:
       read.OTEL_EXPORTER_OTLP_ENDPOINT === undefined
         ? undefined

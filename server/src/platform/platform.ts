@@ -15,11 +15,12 @@ import { ServiceName, services } from '@cloudphone/contracts/services'
 import { startEmbeddedPostgres } from '@cloudphone/db/embedded/postgres'
 import { APP_NOW_MIGRATIONS, migrate } from '@cloudphone/db/migrate'
 import { provision } from '@cloudphone/db/provision'
+import { systemClock } from '@cloudphone/observe/clock'
 import { crashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
 import { type Metrics, openMetrics } from '@cloudphone/observe/metrics'
 import type { Tracing } from '@cloudphone/observe/tracing'
-import { staticRegistry } from '@cloudphone/registry/registry'
+import { type Registry, staticRegistry } from '@cloudphone/registry/registry'
 import { ClosingStack } from '@cloudphone/runtime/closing'
 import type { Platform } from '@cloudphone/runtime/platform'
 import { type Secrets, serviceEnv } from '../secrets.ts'
@@ -77,7 +78,7 @@ async function open(
       : openRabbitBus({ url: settings.rabbitmqUrl, log, metrics, crash }),
   )
   await bus.declare()
-  const registry = closing.add('registry', staticRegistry(elsewhere(settings)))
+  const registry = closing.add('registry', await openRegistry(settings, secrets, { log, metrics }))
   return {
     phoneHost,
     notes,
@@ -111,6 +112,30 @@ async function openTraces(
   if (tracing === undefined) return undefined
   const { openTracing } = await import('@cloudphone/observe/tracing')
   return openTracing({ ...tracing, ...platform })
+}
+
+/** Consul where that is set, else the ports of this machine; these are also what a process begins with while Consul is away. */
+async function openRegistry(
+  settings: Settings,
+  secrets: Secrets,
+  platform: { log: Logger; metrics: Metrics },
+): Promise<Registry> {
+  const given = staticRegistry(elsewhere(settings))
+  if (settings.consul === undefined) return given
+  const { openConsulRegistry } = await import('@cloudphone/registry/consul-registry')
+  const installation = installationOf(secrets)
+  return openConsulRegistry({
+    ...settings.consul,
+    ...platform,
+    installation,
+    fallback: given,
+    clock: systemClock,
+  })
+}
+
+/** Names the installation among those that share a server: all of its processes know its secret, and nobody else does. */
+function installationOf({ serviceSecret }: Secrets): string {
+  return createHash('sha256').update(serviceSecret).digest('hex').slice(0, 12)
 }
 
 /** Where the services answer that other processes of this machine run: each on its own port. */
