@@ -45,6 +45,7 @@ const ServerSettings = z.object({
   RABBITMQ_URL: z
     .url({ protocol: /^amqps?$/, error: 'must be amqp://user:password@host:port or amqps://...' })
     .optional(),
+  REDIS_URL: z.url({ protocol: /^rediss?$/, error: 'must be redis://host:port or rediss://...' }).optional(),
   CONSUL_URL: z.url({ protocol: /^https?$/, error: 'must be http://host:8500 or https://...' }).optional(),
   // Named by Consul.
   CONSUL_HTTP_TOKEN: z.string().min(1).optional(),
@@ -69,6 +70,8 @@ export interface Settings {
   readonly database: { url: string | undefined; directUrl: string | undefined; poolSize: number }
   /** Undefined: events go over the database. */
   readonly rabbitmqUrl: string | undefined
+  /** Undefined: each process counts and remembers for itself. */
+  readonly redisUrl: string | undefined
   /** Undefined: services are sought where the port base says. */
   readonly consul: { url: string; token: string | undefined } | undefined
   /** Undefined: traces go nowhere, and no spans are made. */
@@ -106,6 +109,7 @@ export function readServerSettings(env: Env, cwd: string): Settings {
       poolSize: read.DATABASE_POOL_SIZE,
     },
     rabbitmqUrl: read.RABBITMQ_URL,
+    redisUrl: read.REDIS_URL,
     consul:
       read.CONSUL_URL === undefined ? undefined : { url: read.CONSUL_URL, token: read.CONSUL_HTTP_TOKEN },
     tracing:

@@ -1,8 +1,8 @@
 /* The process of one door: opens it, says where, and ends with its parent. */
-import type { DoorSettings, OpenDoor } from './door.ts'
+import type { DoorSettings } from './door.ts'
+import { type DoorName, doors } from './door-list.ts'
 
-const [module = '', settings = ''] = process.argv.slice(2)
-const { openDoor }: { openDoor: OpenDoor } = await import(module)
-const url = await openDoor(JSON.parse(settings) as DoorSettings)
-process.send?.(url)
+const [name = '', settings = ''] = process.argv.slice(2)
+const { openDoor } = await doors[name as DoorName]()
+process.send?.(await openDoor(JSON.parse(settings) as DoorSettings))
 process.on('disconnect', () => process.exit(0))

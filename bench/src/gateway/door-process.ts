@@ -2,6 +2,7 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import type { DoorSettings } from './door.ts'
+import type { DoorName } from './door-list.ts'
 
 /** A door in a process of its own. */
 export interface DoorProcess extends AsyncDisposable {
@@ -9,15 +10,15 @@ export interface DoorProcess extends AsyncDisposable {
   readonly url: string
 }
 
-/** Starts a module of doors/; with `profileDir`, V8 writes there what its process did. */
+/** Starts a door; with `profileDir`, V8 writes there what its process did. */
 export async function startDoor(
-  module: string,
+  name: DoorName,
   settings: DoorSettings,
   profileDir: string | undefined,
 ): Promise<DoorProcess> {
   const child = fork(
     fileURLToPath(new URL('./door-main.ts', import.meta.url)),
-    [new URL(`./doors/${module}`, import.meta.url).href, JSON.stringify(settings)],
+    [name, JSON.stringify(settings)],
     {
       execArgv: [
         '--no-deprecation',
@@ -28,8 +29,8 @@ export async function startDoor(
     },
   )
   const { pid } = child
-  if (pid === undefined) throw new Error(`${module}: its process did not start`)
-  const ended = once(child, 'exit').then(() => Promise.reject(new Error(`${module}: its process ended`)))
+  if (pid === undefined) throw new Error(`${name}: its process did not start`)
+  const ended = once(child, 'exit').then(() => Promise.reject(new Error(`${name}: its process ended`)))
   ended.catch(() => undefined) // heard by the race
   const [url] = await Promise.race([once(child, 'message'), ended])
   return {

@@ -32,7 +32,7 @@ export async function runLoad({ url, token, connections, seconds }: Load): Promi
   return {
     perSecond: Number(found(stdout, /Requests\/sec:\s+([\d.]+)/)),
     requests: Number(found(stdout, /(\d+) requests in/)),
-    p99Ms: inMs(found(stdout, /99%\s+(\S+)/)),
+    p99Ms: inMs(found(stdout, /^ +99% +(\S+)/m)),
   }
 }
 

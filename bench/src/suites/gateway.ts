@@ -10,6 +10,7 @@ import { openNeighbours } from '@cloudphone/testing/neighbours'
 import { callerOf } from '@cloudphone/testing/token-mint'
 import { freePorts } from '../free-ports.ts'
 import type { DoorSettings } from '../gateway/door.ts'
+import type { DoorName } from '../gateway/door-list.ts'
 import { startDoor } from '../gateway/door-process.ts'
 import { startNginx } from '../gateway/nginx.ts'
 import { measureUpload, openSink } from '../gateway/upload.ts'
@@ -62,10 +63,10 @@ async function measureDoors(task: Task, disturbances: Disturbances): Promise<Fig
   const { settings, token } = stage
   const dir = task.option('profile')
   if (dir !== '') await mkdir(dir, { recursive: true })
-  const start = (module: string) => startDoor(module, settings, dir === '' ? undefined : dir)
-  await using ours = await start('ours.ts')
-  await using fastify = await start('fastify-http-proxy.ts')
-  await using express = await start('express.ts')
+  const start = (name: DoorName) => startDoor(name, settings, dir === '' ? undefined : dir)
+  await using ours = await start('ours')
+  await using fastify = await start('fastify-http-proxy')
+  await using express = await start('express')
   await using nginx = await startNginx(stage.nginxPort, [
     `upstream small { server ${new URL(settings.upstream).host}; keepalive 128; keepalive_requests 100000000; }`,
     `server { listen 127.0.0.1:${stage.nginxPort}; location / { proxy_pass http://small;`,
@@ -81,7 +82,7 @@ async function measureDoors(task: Task, disturbances: Disturbances): Promise<Fig
   const figures = compared(doors, rounds)
   if (!task.isOn('only-requests')) {
     task.progress('an upload of 2 GiB ...')
-    // Half of one first: what grows once is not what an upload costs.
+    // A smaller one first: what grows once is not what an upload costs.
     await measureUpload(ours, { token, mebibytes: 256 })
     const { beforeMiB, peakMiB, seconds } = await measureUpload(ours, { token, mebibytes: 2_047 })
     figures.push(

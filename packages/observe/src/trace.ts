@@ -26,6 +26,8 @@ export interface SpanFacts {
 export interface Span {
   /** Goes with whatever this work causes. */
   readonly traceparent: Traceparent
+  /** False: of a trace that nobody takes, so that nothing is lost by not telling it anything. */
+  readonly isRecording: boolean
   note(attributes: SpanAttributes): void
   /** Marks it failed; `type` is of few different values, and else the error's code or name. */
   fail(error: unknown, type?: string): void
@@ -96,10 +98,10 @@ export function wellFormed(traceparent: string | undefined): Traceparent | undef
   return isPlain ? traceparent : `00${traceparent.slice(2, 55)}`
 }
 
-/** Starts a trace of its own, sampled. @see https://www.w3.org/TR/trace-context/#traceparent-header */
-export function newTraceparent(): Traceparent {
+/** Starts a trace of its own, sampled unless it is said. @see https://www.w3.org/TR/trace-context/#traceparent-header */
+export function newTraceparent(flags: '00' | '01' = '01'): Traceparent {
   // Node keeps random bytes for UUIDs in store: this takes a tenth of the time of two `randomBytes` (7 us).
   const traceId = randomUUID().replaceAll('-', '')
   const spare = randomUUID()
-  return `00-${traceId}-${spare.slice(0, 8)}${spare.slice(28)}-01`
+  return `00-${traceId}-${spare.slice(0, 8)}${spare.slice(28)}-${flags}`
 }

@@ -28,7 +28,14 @@ import {
 import type { Logger } from './log.ts'
 import type { Metrics } from './metrics.ts'
 import { openSpanQueue } from './span-queue.ts'
-import { type Span, type SpanAttributes, type SpanFacts, type Tracer, wellFormed } from './trace.ts'
+import {
+  newTraceparent,
+  type Span,
+  type SpanAttributes,
+  type SpanFacts,
+  type Tracer,
+  wellFormed,
+} from './trace.ts'
 
 /** As `OTEL_TRACES_SAMPLER` spells them. @see https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/ */
 export type SamplerName =
@@ -77,13 +84,13 @@ export function openTracing(options: TracingOptions): Tracing {
         }),
       )
       const provider = new TracerProvider({ resource, sampler, spanProcessors: [queue.processor] })
-      return tracerOver(provider.getTracer('cloudphone'), options.sampler)
+      return tracerOver(provider.getTracer('cloudphone'), options)
     },
     close: () => queue.close(),
   }
 }
 
-function samplerOf({ sampler, ratio }: TracingOptions): Sampler {
+function samplerOf({ sampler, ratio }: Pick<TracingOptions, 'sampler' | 'ratio'>): Sampler {
   switch (sampler) {
     case 'always_on':
       return new AlwaysOnSampler()
@@ -96,7 +103,8 @@ function samplerOf({ sampler, ratio }: TracingOptions): Sampler {
     case 'parentbased_always_off':
       return new ParentBasedSampler({ root: new AlwaysOffSampler() })
     case 'parentbased_traceidratio':
-      return new ParentBasedSampler({ root: new TraceIdRatioBasedSampler(ratio) })
+      // Those that are not taken never come here (`tracerOver`).
+      return new ParentBasedSampler({ root: new AlwaysOnSampler() })
   }
 }
 
@@ -108,13 +116,20 @@ const kinds: Readonly<Record<SpanFacts['kind'], SpanKind>> = {
   internal: SpanKind.INTERNAL,
 }
 
-function tracerOver(tracer: OtelTracer, sampler: SamplerName): Tracer {
+function tracerOver(
+  tracer: OtelTracer,
+  { sampler, ratio }: Pick<TracingOptions, 'sampler' | 'ratio'>,
+): Tracer {
   const heedsParent = sampler.startsWith('parentbased_')
   return {
     start({ name, kind, parent, attributes = {} }) {
       const cause = wellFormed(parent)
       // With one trace in a hundred taken, the others should cost nothing: the SDK takes 5 us to decide to record nothing.
       if (heedsParent && cause !== undefined && !isSampled(cause)) return unsampled(cause)
+      // The same for traces that begin here: who is not taken is told so by the flag, and only the others reach the SDK.
+      if (cause === undefined && sampler === 'parentbased_traceidratio' && Math.random() >= ratio) {
+        return unsampled(newTraceparent('00'))
+      }
       const context =
         cause === undefined ? ROOT_CONTEXT : trace.setSpanContext(ROOT_CONTEXT, contextOf(cause))
       return new ExportedSpan(tracer.startSpan(name, { kind: kinds[kind], attributes }, context))
@@ -140,16 +155,18 @@ const nothing = (): void => undefined
 
 /** Of a trace that nobody takes: what is caused goes on under the same cause. */
 function unsampled(cause: string): Span {
-  return { traceparent: cause, note: nothing, fail: nothing, end: nothing }
+  return { traceparent: cause, isRecording: false, note: nothing, fail: nothing, end: nothing }
 }
 
 class ExportedSpan implements Span {
   readonly traceparent: string
+  readonly isRecording: boolean
   readonly #span: OtelSpan
 
   constructor(span: OtelSpan) {
     const { traceId, spanId, traceFlags } = span.spanContext()
     this.#span = span
+    this.isRecording = span.isRecording()
     this.traceparent = `00-${traceId}-${spanId}-0${traceFlags & TraceFlags.SAMPLED}`
   }
 

@@ -155,6 +155,7 @@ function baseContext(
     instance,
     settings: readSettings(service.settings, platform.env),
     registry: platform.registry,
+    cache: platform.cache,
     client,
     tokens: openTokenVerifier({ fetchKeys: () => client.call(Jwks), now, revocations }),
     revocations,

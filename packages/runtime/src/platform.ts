@@ -1,5 +1,6 @@
 import type { BlobStore } from '@cloudphone/blobs/blob-store'
 import type { Bus } from '@cloudphone/bus/bus'
+import type { Cache } from '@cloudphone/cache/cache'
 import type { Ids } from '@cloudphone/contracts/id'
 import type { Clock } from '@cloudphone/observe/clock'
 import type { CrashPoints } from '@cloudphone/observe/crash-point'
@@ -16,6 +17,7 @@ export interface Platform {
   readonly registry: Registry
   readonly bus: Bus
   readonly blobs: BlobStore
+  readonly cache: Cache
   readonly crash: CrashPoints
   /** Of what the services of this process share, such as the bus; shown by the instance that `showsPlatform`. */
   readonly metrics: Metrics

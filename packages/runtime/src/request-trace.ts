@@ -42,6 +42,7 @@ export function traceRequests(app: FastifyInstance, tracer: Tracer | undefined):
         },
       })
       request.span = span
+      if (!span.isRecording) return void within(span, done)
       // Told of every answer, also of one whose reader has gone: Fastify's own hook is not.
       reply.raw.once('close', () => {
         if (reply.raw.writableFinished) span.note({ 'http.response.status_code': reply.raw.statusCode })

@@ -7,6 +7,7 @@
 
 import type { BlobStore } from '@cloudphone/blobs/blob-store'
 import type { EventHandler } from '@cloudphone/bus/consumer'
+import type { Cache } from '@cloudphone/cache/cache'
 import type { Claim, InvariantReport } from '@cloudphone/contracts/api/platform-api'
 import type { Ids } from '@cloudphone/contracts/id'
 import type { ServiceName } from '@cloudphone/contracts/services'
@@ -36,6 +37,8 @@ export interface BaseContext<Settings> {
   readonly instance: number
   readonly settings: Settings
   readonly registry: Registry
+  /** What may be forgotten at any moment, shared by all instances where a server for it is set. */
+  readonly cache: Cache
   readonly client: ServiceClient
   readonly tokens: TokenVerifier
   /** What was revoked; for what outlives the request that was let in, such as a socket. */

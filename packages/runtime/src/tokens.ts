@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { type Caller, Permission, Role } from '@cloudphone/contracts/access'
 import { TenantId, UserId } from '@cloudphone/contracts/id'
 import type { ServiceName } from '@cloudphone/contracts/services'
@@ -113,8 +113,8 @@ export function openTokenVerifier(options: {
 
   return {
     verify: async (token) => {
-      const hash = createHash('sha256').update(token).digest('base64')
-      const known = seen.get(hash)
+      const digest = hash('sha256', token, 'base64')
+      const known = seen.get(digest)
       if (known !== undefined) {
         if (known.expiresAtMs <= options.now().getTime()) throw common.token_expired()
         return standing(known.caller)
@@ -122,7 +122,7 @@ export function openTokenVerifier(options: {
       try {
         const claims = Claims.parse((await checkWithFreshKeys(token)).payload)
         const caller = callerOf(claims)
-        seen.set(hash, { caller, expiresAtMs: claims.exp * 1000 })
+        seen.set(digest, { caller, expiresAtMs: claims.exp * 1000 })
         return await standing(caller)
       } catch (error) {
         if (error instanceof ProblemError) throw error

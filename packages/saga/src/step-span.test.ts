@@ -31,6 +31,7 @@ function keepSpans(): { tracer: Tracer; ended: Kept[] } {
     const kept: Kept = { ...facts, traceparent, noted: { ...facts.attributes } }
     return {
       traceparent,
+      isRecording: true,
       note: (attributes: SpanAttributes) => void Object.assign(kept.noted, attributes),
       fail: (_error: unknown, type?: string) => {
         kept.failure = type

@@ -6,6 +6,7 @@ import { on } from '@cloudphone/bus/consumer'
 import { UsageTotal } from '@cloudphone/contracts/api/billing-api'
 import { CommitQuota } from '@cloudphone/contracts/api/quota-api'
 import { AppInstallRequested } from '@cloudphone/contracts/events/app-events'
+import { TenantQuotaUpdated, UserQuotaUpdated } from '@cloudphone/contracts/events/user-events'
 import { systemIds } from '@cloudphone/contracts/id'
 import { withClient } from '@cloudphone/db/client'
 import { describeTarget } from '@cloudphone/db/target'
@@ -56,6 +57,8 @@ beforeAll(async () => {
         on(AppInstallRequested, async (tx) => {
           await sql`insert into heard values (app_now())`.execute(tx)
         }),
+        on(UserQuotaUpdated, async () => undefined),
+        on(TenantQuotaUpdated, async () => undefined),
       ],
     }),
   })

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openDirectoryStore } from '@cloudphone/blobs/directory-store'
 import { openEmbeddedBus } from '@cloudphone/bus/embedded/embedded-bus'
+import { openMemoryCache } from '@cloudphone/cache/memory-cache'
 import type { Caller } from '@cloudphone/contracts/access'
 import {
   type EventDefinition,
@@ -154,6 +155,7 @@ async function openPlatform(
   await bus.declare()
   return {
     ...{ env, log, bus, crash, metrics, databases: targets },
+    ...{ cache: closing.add('cache', openMemoryCache(systemClock)) },
     ...{ registry: staticRegistry(), serviceSecret: 'a secret that only the services of a test share' },
     ...{ blobs: await openDirectoryStore(blobFolder), poolSize: 8, host: '127.0.0.1', portBase: 0 },
   }

@@ -11,6 +11,9 @@ import {
   openEmbeddedBus,
 } from '@cloudphone/bus/embedded/embedded-bus'
 import { openRabbitBus } from '@cloudphone/bus/rabbitmq/rabbit-bus'
+import type { Cache } from '@cloudphone/cache/cache'
+import { openFallbackCache } from '@cloudphone/cache/fallback-cache'
+import { openMemoryCache } from '@cloudphone/cache/memory-cache'
 import { ServiceName, services } from '@cloudphone/contracts/services'
 import { startEmbeddedPostgres } from '@cloudphone/db/embedded/postgres'
 import { APP_NOW_MIGRATIONS, migrate } from '@cloudphone/db/migrate'
@@ -78,6 +81,7 @@ async function open(
       : openRabbitBus({ url: settings.rabbitmqUrl, log, metrics, crash }),
   )
   await bus.declare()
+  const cache = closing.add('cache', await openCache(settings, secrets, { log, metrics }))
   const registry = closing.add('registry', await openRegistry(settings, secrets, { log, metrics }))
   return {
     phoneHost,
@@ -92,6 +96,7 @@ async function open(
       registry,
       bus,
       blobs,
+      cache,
       crash,
       metrics,
       tracing,
@@ -112,6 +117,19 @@ async function openTraces(
   if (tracing === undefined) return undefined
   const { openTracing } = await import('@cloudphone/observe/tracing')
   return openTracing({ ...tracing, ...platform })
+}
+
+/** This process's own, behind the one in Redis where that is set; the client of Redis is not even loaded where it is not. */
+async function openCache(
+  { redisUrl }: Settings,
+  secrets: Secrets,
+  { log, metrics }: { log: Logger; metrics: Metrics },
+): Promise<Cache> {
+  const own = openMemoryCache(systemClock)
+  if (redisUrl === undefined) return own
+  const { openRedisCache } = await import('@cloudphone/cache/redis-cache')
+  const shared = openRedisCache({ url: redisUrl, prefix: `cloudphone:${installationOf(secrets)}`, log })
+  return openFallbackCache({ shared, own, clock: systemClock, metrics })
 }
 
 /** Consul where that is set, else the ports of this machine; these are also what a process begins with while Consul is away. */

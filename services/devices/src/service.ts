@@ -14,7 +14,6 @@ import { judgeInvariants } from './domain/invariants.ts'
 import { LifecycleService } from './domain/lifecycle-service.ts'
 import { Quota } from './domain/quota.ts'
 import { QuotaCache } from './domain/quota-cache.ts'
-import { quotaEntriesInMemory } from './domain/quota-entries.ts'
 import { takeScreenshot } from './domain/screenshot.ts'
 import { resumeAfterShutdown, stopForShutdown } from './domain/shutdown.ts'
 import { adbKeyRoutes } from './http/adb-key.routes.ts'
@@ -56,7 +55,7 @@ export const devices = defineService<typeof DevicesSettings, DevicesSchema>({
     const soon = (loop: 'keys' | 'quota') => () => void loops?.[loop].nudge()
     const { client, clock, database } = context
     const { telemetry } = deps
-    const cache = new QuotaCache({ client, clock, telemetry, entries: quotaEntriesInMemory(clock) })
+    const cache = new QuotaCache({ client, clock, telemetry, entries: context.cache })
     const quota = new Quota({
       ...{ database, client, cache, telemetry },
       ttlSeconds: RESERVATION_SECONDS,

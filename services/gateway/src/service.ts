@@ -9,7 +9,7 @@ import { openApiOf } from './domain/openapi.ts'
 import { Operations } from './domain/operations.ts'
 import { RateLimiter } from './domain/rate-limit.ts'
 import { boundRequests, headLimits } from './http/bounds.ts'
-import { guardBrowsers } from './http/browser.ts'
+import { browserHeaders, guardBrowsers } from './http/browser.ts'
 import { guardDoor } from './http/door.ts'
 import { servePages } from './http/pages.ts'
 import { platformRoutes } from './http/platform.routes.ts'
@@ -27,6 +27,7 @@ export const gateway = defineStatelessService({
   settings: GatewaySettings,
   start: async ({
     settings,
+    cache,
     registry,
     client,
     tokens,
@@ -48,7 +49,8 @@ export const gateway = defineStatelessService({
     )
     const isTrustedProxy = proxiesOf(settings.GATEWAY_TRUSTED_PROXIES)
     const isBehindTls = settings.GATEWAY_BEHIND_TLS
-    const limiter = new RateLimiter([
+    const headers = browserHeaders({ isBehindTls })
+    const limiter = new RateLimiter(cache, [
       { requests: settings.GATEWAY_LIMIT_PER_SECOND, seconds: 1 },
       { requests: settings.GATEWAY_LIMIT_PER_10_SECONDS, seconds: 10 },
       { requests: settings.GATEWAY_LIMIT_PER_MINUTE, seconds: 60 },
@@ -70,12 +72,15 @@ export const gateway = defineStatelessService({
           connectionsPerAddress: settings.GATEWAY_CONNECTIONS_PER_ADDRESS,
           ...{ isTrustedProxy, telemetry },
         })
-        guardBrowsers(app, { origins: settings.GATEWAY_CORS_ORIGINS, isBehindTls })
-        guardDoor(app, { tokens, apiKeys, limiter, clock, telemetry })
+        guardBrowsers(app, { origins: settings.GATEWAY_CORS_ORIGINS, headers })
+        guardDoor(app, { tokens, apiKeys, limiter, telemetry })
         await servePages(app, openApiOf(publicRoutes, { version: apiVersion }))
-        await proxyRoutes(app, { upstream, bodies, telemetry, scheme: isBehindTls ? 'https' : 'http' })
+        await proxyRoutes(app, {
+          ...{ upstream, bodies, telemetry, browserHeaders: headers },
+          scheme: isBehindTls ? 'https' : 'http',
+        })
         proxySockets(app, {
-          ...{ upstream, limiter, clock, telemetry },
+          ...{ upstream, limiter, telemetry },
           addressOf: ({ socket, headers }) =>
             clientAddress(
               socket.remoteAddress ?? '',

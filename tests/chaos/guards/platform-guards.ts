@@ -94,13 +94,6 @@ export const platformGuards: readonly Guard[] = [
     tests: tested('services/users/src/db/guards', 'a portion that does not fit is not taken'),
   },
   {
-    name: 'users: books are locked before they are read',
-    file: 'services/users/src/db/quota-repo.ts',
-    find: ' for update of quotas`',
-    replace: '`',
-    tests: tested('services/users/src/domain/quota-property', 'more at once than fits'),
-  },
-  {
     name: 'users: what was released stays released',
     file: 'services/users/src/db/reservation-repo.ts',
     find: "and state <> 'released' and ${due}",

@@ -1,4 +1,6 @@
+import { openMemoryCache } from '@cloudphone/cache/memory-cache'
 import { gateway } from '@cloudphone/gateway'
+import { systemClock } from '@cloudphone/observe/clock'
 import { crashPoints } from '@cloudphone/observe/crash-point'
 import { openLog } from '@cloudphone/observe/log'
 import { openMetrics } from '@cloudphone/observe/metrics'
@@ -19,6 +21,7 @@ export const openDoor: OpenDoor = async ({ upstream, sink, users, collector, ser
       GATEWAY_LIMIT_PER_MINUTE: '1000000',
     },
     ...{ log, metrics, serviceSecret, crash: crashPoints(undefined), host: '127.0.0.1', portBase: 0 },
+    cache: openMemoryCache(systemClock),
     registry: staticRegistry({ devices: [upstream], apps: [sink], users: [users] }),
     tracing: openTracing({
       endpoint: collector,

@@ -1,3 +1,4 @@
+import { openMemoryCache } from '@cloudphone/cache/memory-cache'
 import { systemIds, type UserId } from '@cloudphone/contracts/id'
 import { silentLog } from '@cloudphone/observe/log'
 import { openMetrics } from '@cloudphone/observe/metrics'
@@ -9,7 +10,6 @@ import { openQuotaDoor } from '@cloudphone/testing/quota-door'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { openTelemetry } from '../telemetry.ts'
 import { FRESH_MS, QuotaCache } from './quota-cache.ts'
-import { quotaEntriesInMemory } from './quota-entries.ts'
 
 const phone = { cpuCores: 2, memoryMb: 4_096, storageMb: 8_192 }
 const limits = { maxDevices: 3, maxCpu: 16, maxMemory: 32_768, maxStorage: 65_536, maxSessions: 2 }
@@ -26,7 +26,7 @@ async function openBed() {
   const client = openServiceClient({ self: 'devices', registry, serviceTokens })
   const clock = fakeClock()
   const telemetry = openTelemetry(silentLog(), openMetrics('devices'))
-  const cache = new QuotaCache({ client, clock, telemetry, entries: quotaEntriesInMemory(clock) })
+  const cache = new QuotaCache({ client, clock, telemetry, entries: openMemoryCache(clock) })
   const tenantId = systemIds.next<'tenant'>()
   return {
     ...{ cache, clock, quota: users.quota, tenantId },

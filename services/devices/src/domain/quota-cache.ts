@@ -2,6 +2,7 @@
  * - entry: limits and use of a user or a tenant, as the users service said them last
  * - fresh entry: one that is at most 60 s old; an expired one is kept for the time in which nobody can be asked
  */
+import type { Cache } from '@cloudphone/cache/cache'
 import { QuotaLimits, QuotaUse, ReadQuota } from '@cloudphone/contracts/api/quota-api'
 import { TenantId, type UserId } from '@cloudphone/contracts/id'
 import type { Clock } from '@cloudphone/observe/clock'
@@ -9,7 +10,6 @@ import { ProblemError } from '@cloudphone/runtime/problem'
 import type { ServiceClient } from '@cloudphone/runtime/service-client'
 import { z } from 'zod'
 import type { Telemetry } from '../telemetry.ts'
-import type { QuotaEntries } from './quota-entries.ts'
 
 export const FRESH_MS = 60_000
 /** So long an expired entry is good for the time in which the users service does not answer. */
@@ -68,7 +68,7 @@ interface UserEntry extends Entry {
  * decided by the reservation at the users service. Losing an update here costs an answer that is 60 s old, never a limit.
  */
 export class QuotaCache {
-  readonly #entries: QuotaEntries
+  readonly #entries: Pick<Cache, 'get' | 'set' | 'delete'>
   readonly #client: Pick<ServiceClient, 'call'>
   readonly #clock: Pick<Clock, 'now'>
   readonly #telemetry: Telemetry
@@ -76,7 +76,7 @@ export class QuotaCache {
   readonly #counts = { hits: 0, misses: 0, expired: 0 }
 
   constructor(deps: {
-    entries: QuotaEntries
+    entries: Pick<Cache, 'get' | 'set' | 'delete'>
     client: Pick<ServiceClient, 'call'>
     clock: Pick<Clock, 'now'>
     telemetry: Telemetry

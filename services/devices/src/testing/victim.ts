@@ -2,6 +2,8 @@
  * address on stdout and runs until it is killed. */
 import { openDirectoryStore } from '@cloudphone/blobs/directory-store'
 import { openEmbeddedBus } from '@cloudphone/bus/embedded/embedded-bus'
+import { openMemoryCache } from '@cloudphone/cache/memory-cache'
+import { systemClock } from '@cloudphone/observe/clock'
 import { crashPoints } from '@cloudphone/observe/crash-point'
 import { silentLog } from '@cloudphone/observe/log'
 import { openMetrics } from '@cloudphone/observe/metrics'
@@ -27,6 +29,7 @@ const running = await startService(devices, {
   env: settings.env,
   log,
   registry: staticRegistry(settings.neighbours),
+  cache: openMemoryCache(systemClock),
   bus: openEmbeddedBus({ ...settings.databases.bus, log, metrics, crash: crashPoints(undefined) }),
   blobs: await openDirectoryStore(settings.blobFolder),
   crash,

@@ -84,3 +84,16 @@ test('bodies are described as they are sent: defaults are not asked for, uploads
     properties: { file: { type: 'string', format: 'binary' } },
   })
 })
+
+test('every answer tells of its limits, and a refusal for now when to come again', () => {
+  for (const { operation } of operations) {
+    const responses = operation.responses as Record<string, { headers?: Record<string, unknown> }>
+    for (const [status, { headers }] of Object.entries(responses)) {
+      if (status === 'default') continue
+      expect(headers).toHaveProperty('RateLimit-Remaining')
+      expect('Retry-After' in (headers ?? {})).toBe(status === '429' || status === '503')
+    }
+    expect(responses).toHaveProperty('504')
+  }
+  expect(document.paths['/api/apps']?.post?.responses).toHaveProperty('413')
+})

@@ -19,13 +19,40 @@ interface Operation extends Json {
 }
 
 /** Problems that any route may answer, by status; `signedIn` only where a caller is needed. */
-const everywhere: readonly { status: number; code: string; signedIn?: true }[] = [
+const everywhere: readonly { status: number; code: string; signedIn?: true; withBody?: true }[] = [
   { status: 400, code: 'invalid_request' },
   { status: 401, code: 'unauthenticated', signedIn: true },
   { status: 403, code: 'forbidden', signedIn: true },
+  { status: 408, code: 'body_too_slow', withBody: true },
+  { status: 413, code: 'body_too_large', withBody: true },
+  { status: 414, code: 'url_too_long' },
+  { status: 415, code: 'unsupported_media_type', withBody: true },
   { status: 429, code: 'rate_limited' },
+  { status: 431, code: 'headers_too_large' },
   { status: 503, code: 'service_unavailable' },
+  { status: 504, code: 'deadline_exceeded' },
 ]
+
+/** Of answers, each described once under `components`. */
+const headers = {
+  'X-Request-Id': ['Names this request in our logs; the one you sent, if it was fit.', 'string'],
+  'RateLimit-Policy': ['The limits in force, such as `10;w=1, 100;w=10`.', 'string'],
+  'RateLimit-Limit': ['Requests that the limit nearest to its end allows.', 'integer'],
+  'RateLimit-Remaining': ['How many of them are left.', 'integer'],
+  'RateLimit-Reset': ['Seconds until that limit begins anew.', 'integer'],
+  'Retry-After': ['Seconds after which it is worth trying again.', 'integer'],
+} as const
+type HeaderName = keyof typeof headers
+
+const onEveryAnswer = [
+  ...(['X-Request-Id', 'RateLimit-Policy', 'RateLimit-Limit'] as const),
+  ...(['RateLimit-Remaining', 'RateLimit-Reset'] as const),
+]
+const retryLater: ReadonlySet<number> = new Set([429, 503])
+
+function headersNamed(names: readonly HeaderName[]): Json {
+  return Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]))
+}
 
 /** Describes routes as OpenAPI. Schemas are those of the wire: what a caller sends, and what a parser of ours would take. */
 export function openApiOf(routes: readonly Route[], { version }: { version: string }): OpenApiDocument {
@@ -55,6 +82,12 @@ export function openApiOf(routes: readonly Route[], { version }: { version: stri
           description: 'A key that begins with cpk_.',
         },
       },
+      headers: Object.fromEntries(
+        Object.entries(headers).map(([name, [description, type]]) => [
+          name,
+          { description, schema: { type } },
+        ]),
+      ),
       schemas: { Problem: schemaOf(Problem) },
     },
   }
@@ -71,8 +104,16 @@ function operationOf(route: Route): Operation {
     security: isProtected ? [{ accessToken: [] }, { apiKey: [] }] : [],
     parameters: parametersOf(route),
     ...bodyOf(route),
-    responses: { ...successOf(route), ...problemsOf(route, isProtected) },
+    responses: responsesOf(route, isProtected),
   }
+}
+
+function responsesOf(route: Route, isProtected: boolean): Json {
+  const success = Object.entries(successOf(route)).map(([status, response]) => [
+    status,
+    { ...(response as Json), headers: headersNamed(onEveryAnswer) },
+  ])
+  return { ...Object.fromEntries(success), ...problemsOf(route, isProtected) }
 }
 
 function parametersOf(route: Route): Json[] {
@@ -156,7 +197,15 @@ function problemsOf(route: Route, isProtected: boolean): Json {
   const content = { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } }
   const common = everywhere
     .filter(({ signedIn }) => isProtected || signedIn === undefined)
-    .map(({ status, code }) => [String(status), { description: `\`${code}\``, content }])
+    .filter(({ withBody }) => withBody === undefined || route.method !== 'GET')
+    .map(({ status, code }) => [
+      String(status),
+      {
+        description: `\`${code}\``,
+        headers: headersNamed(retryLater.has(status) ? [...onEveryAnswer, 'Retry-After'] : onEveryAnswer),
+        content,
+      },
+    ])
   // A contract names codes without their status, so they stand together under `default`.
   const own = (route.problems ?? []).map((code) => `\`${code}\``).join(', ')
   return {

@@ -1,84 +1,36 @@
-/** At most `requests` in each `seconds`. */
-export interface Limit {
-  readonly requests: number
-  readonly seconds: number
-}
-
-/** What a caller is told about the limit that is nearest to its end. */
-export interface Verdict {
-  readonly allowed: boolean
-  readonly limit: number
-  readonly remaining: number
-  /** Until the window of that limit begins anew. */
-  readonly resetSeconds: number
-}
-
-interface Window {
-  startedMs: number
-  count: number
-}
-
-/**
- * Counts requests per key in fixed windows that begin with a key's first request. A burst over the edge of a short window
- * is bounded by the longer ones, so the simplest counter is good enough. A refused request counts nowhere: who keeps
- * asking while refused is let in as soon as the window ends. The keys that were quiet longest are forgotten first.
+/* Terminology:
+ * - class: routes that are counted together; what a caller does in one class takes nothing from another
  */
+import type { Cache } from '@cloudphone/cache/cache'
+import type { Limit, Verdict } from '@cloudphone/cache/window'
+
+/** Signing in and guessing, what changes something, and what only looks. */
+export type LimitClass = 'auth' | 'write' | 'read'
+
+/** The class of a request. Whatever is no known route counts by its method. */
+export function limitClassOf(method: string, path: string): LimitClass {
+  if (path.startsWith('/api/auth/') && method !== 'GET') return 'auth'
+  return method === 'GET' || method === 'HEAD' || method === 'OPTIONS' ? 'read' : 'write'
+}
+
+/** Counts requests per caller and class: in this process, or for all gateways, as the cache does. */
 export class RateLimiter {
+  readonly #cache: Pick<Cache, 'take'>
   readonly #limits: readonly Limit[]
-  readonly #maxKeys: number
-  readonly #windows = new Map<string, Window[]>()
+  /** Such as `10;w=1, 100;w=10`: the limits in force; empty without any. */
+  readonly policy: string
 
   /** Limits of 0 requests are off. */
-  constructor(limits: readonly Limit[], { maxKeys = 20_000 }: { maxKeys?: number } = {}) {
+  constructor(cache: Pick<Cache, 'take'>, limits: readonly Limit[]) {
+    this.#cache = cache
     this.#limits = limits.filter(({ requests }) => requests > 0)
-    this.#maxKeys = maxKeys
+    this.policy = this.#limits.map(({ requests, seconds }) => `${requests};w=${seconds}`).join(', ')
   }
 
-  /** Such as `10;w=1, 100;w=10`: the limits in force; empty without any. */
-  get policy(): string {
-    return this.#limits.map(({ requests, seconds }) => `${requests};w=${seconds}`).join(', ')
-  }
-
-  /** Counts one request of `key` at `nowMs` (monotonic) if every limit allows it. Undefined when no limit is on. */
-  take(key: string, nowMs: number): Verdict | undefined {
+  /** Counts one request if every limit allows it. Undefined when no limit is on. */
+  take(key: string, limitClass: LimitClass): Verdict | undefined | Promise<Verdict> {
     if (this.#limits.length === 0) return undefined
-    const windows = this.#windowsOf(key, nowMs)
-    const states = this.#limits.map((limit, index) => {
-      const window = windows[index] as Window
-      const resetMs = window.startedMs + limit.seconds * 1000 - nowMs
-      return { limit, window, remaining: limit.requests - window.count, resetMs }
-    })
-    const full = states.filter(({ remaining }) => remaining <= 0)
-    const allowed = full.length === 0
-    if (allowed) for (const { window } of states) window.count += 1
-    // Of full ones the last to open counts; else the one with least left.
-    const nearest = allowed
-      ? states.reduce((one, other) => (other.remaining < one.remaining ? other : one))
-      : full.reduce((one, other) => (other.resetMs > one.resetMs ? other : one))
-    return {
-      allowed,
-      limit: nearest.limit.requests,
-      remaining: allowed ? nearest.remaining - 1 : 0,
-      resetSeconds: Math.max(1, Math.ceil(nearest.resetMs / 1000)),
-    }
-  }
-
-  #windowsOf(key: string, nowMs: number): Window[] {
-    const windows = this.#windows.get(key) ?? this.#limits.map(() => ({ startedMs: nowMs, count: 0 }))
-    for (const [index, window] of windows.entries()) {
-      const seconds = this.#limits[index]?.seconds ?? 0
-      if (nowMs - window.startedMs < seconds * 1000) continue
-      window.startedMs = nowMs
-      window.count = 0
-    }
-    // A map keeps the order of insertion: the key that was touched last goes to the end.
-    this.#windows.delete(key)
-    this.#windows.set(key, windows)
-    if (this.#windows.size > this.#maxKeys) {
-      const quietest = this.#windows.keys().next()
-      if (!quietest.done) this.#windows.delete(quietest.value)
-    }
-    return windows
+    return this.#cache.take(`${limitClass}:${key}`, this.#limits)
   }
 }
 

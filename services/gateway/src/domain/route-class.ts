@@ -12,7 +12,7 @@ const plainDeadlineMs = 30_000
 /** For what a long poll does besides waiting. */
 const besidesWaitingMs = 15_000
 const longestWaitSeconds = 60
-export const jsonLimitBytes = 1024 * 1024
+const jsonLimitBytes = 1024 * 1024
 /** The largest file, and what a form has besides it. */
 const uploadLimitBytes = 2 * 1024 ** 3 + 4 * 1024 * 1024
 

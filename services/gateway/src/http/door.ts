@@ -1,18 +1,16 @@
 import type { Route } from '@cloudphone/contracts/route'
 import { publicRoutes } from '@cloudphone/contracts/routes'
-import type { Clock } from '@cloudphone/observe/clock'
 import { common, ProblemError } from '@cloudphone/runtime/problem'
 import type { TokenVerifier } from '@cloudphone/runtime/tokens'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { ApiKeyExchange } from '../domain/api-key-exchange.ts'
-import { limitKeyOf, type RateLimiter } from '../domain/rate-limit.ts'
+import { type LimitClass, limitClassOf, limitKeyOf, type RateLimiter } from '../domain/rate-limit.ts'
 import type { GatewayTelemetry } from '../telemetry.ts'
 
 interface DoorOptions {
   readonly tokens: TokenVerifier
   readonly apiKeys: ApiKeyExchange
   readonly limiter: RateLimiter
-  readonly clock: Clock
   readonly telemetry: GatewayTelemetry
 }
 
@@ -32,8 +30,10 @@ export function guardDoor(app: FastifyInstance, options: DoorOptions): void {
     const template = request.routeOptions.url
     if (template !== undefined && unlimited.test(template)) return
     const method: Route['method'] | string = request.method === 'HEAD' ? 'GET' : request.method
-    const identity = await identify(request, reply, options)
-    if (identity.counted === undefined) takeOne(`user:${identity.userId}`, reply, options)
+    const limitClass = limitClassOf(method, template ?? '')
+    const take = (key: string) => takeOne({ key, limitClass }, reply, options)
+    const identity = await identify(request, take, options)
+    if (identity.counted === undefined) await take(`user:${identity.userId}`)
     if (!protectedRoutes.has(`${method} ${template ?? ''}`)) return
     if (identity.refusal !== undefined) throw identity.refusal
   })
@@ -46,19 +46,19 @@ type Identity =
 
 async function identify(
   request: FastifyRequest,
-  reply: FastifyReply,
+  take: (key: string) => Promise<void>,
   options: DoorOptions,
 ): Promise<Identity> {
   const credential = credentialOf(request)
-  const byAddress = () => takeOne(limitKeyOf(request.ip), reply, options)
+  const byAddress = () => take(limitKeyOf(request.ip))
   if (credential === undefined) {
-    byAddress()
+    await byAddress()
     return { counted: 'by address', refusal: common.unauthenticated() }
   }
   const isKey = credential.startsWith('cpk_')
   // Asking the users service is work: an unknown key counts by address first.
   const isCounted = isKey && !options.apiKeys.knows(credential)
-  if (isCounted) byAddress()
+  if (isCounted) await byAddress()
   try {
     const token = isKey ? await options.apiKeys.tokenOf(credential) : credential
     const { userId } = await options.tokens.verify(token)
@@ -67,7 +67,7 @@ async function identify(
     return { userId }
   } catch (error) {
     if (!(error instanceof ProblemError) || error.status >= 500) throw error
-    if (!isCounted) byAddress()
+    if (!isCounted) await byAddress()
     options.telemetry.callerRefused({ code: error.code })
     return { counted: 'by address', refusal: error }
   }
@@ -80,12 +80,14 @@ function credentialOf({ headers }: FastifyRequest): string | undefined {
 }
 
 /** Counts a request. @throws ProblemError `rate_limited` with Retry-After. */
-function takeOne(
-  key: string,
+async function takeOne(
+  { key, limitClass }: { key: string; limitClass: LimitClass },
   reply: Pick<FastifyReply, 'header'>,
-  { limiter, clock, telemetry }: Pick<DoorOptions, 'limiter' | 'clock' | 'telemetry'>,
-): void {
-  const verdict = limiter.take(key, clock.monotonicMs())
+  { limiter, telemetry }: Pick<DoorOptions, 'limiter' | 'telemetry'>,
+): Promise<void> {
+  const taken = limiter.take(key, limitClass)
+  // In this process it is known at once: nobody waits for a turn of the loop.
+  const verdict = taken instanceof Promise ? await taken : taken
   if (verdict === undefined) return
   reply.header('ratelimit-policy', limiter.policy)
   reply.header('ratelimit-limit', String(verdict.limit))

@@ -30,6 +30,8 @@ interface ProxyOptions {
   readonly bodies: BodyIntake
   readonly telemetry: GatewayTelemetry
   readonly scheme: OwnHeaders['scheme']
+  /** What every answer tells browsers, unless the service says otherwise. */
+  readonly browserHeaders: Readonly<Record<string, string>>
 }
 
 interface Target {
@@ -87,6 +89,8 @@ function forward(request: FastifyRequest, reply: FastifyReply, options: ProxyOpt
   } else answer.ask(path, body)
 }
 
+const shortBytes = 8 * 1024
+
 /** What a service answers, on its way to the caller. */
 class Answer implements Receiver {
   readonly #request: FastifyRequest
@@ -97,6 +101,7 @@ class Answer implements Receiver {
   #isGone = false
   /** Of a body whose end is known from its beginning. */
   #missingBytes = -1
+  #isFresh = true
 
   constructor(request: FastifyRequest, reply: FastifyReply, options: ProxyOptions, target: Target) {
     this.#request = request
@@ -123,6 +128,7 @@ class Answer implements Receiver {
         headers: requestHeaders(headers, { requestId: id, address: ip, scheme: this.#options.scheme }),
         // The caller's trace goes on; without one a new one begins here.
         traceparent: traceparentOf(request),
+        isTraced: request.span?.isRecording === true,
         deadlineMs: deadlineOf(routeClass, {
           query: request.query,
           givenMs: readDeadline(headers[deadlineHeader]),
@@ -134,7 +140,7 @@ class Answer implements Receiver {
 
   head(status: number, headers: IncomingHttpHeaders): void {
     const { raw } = this.#reply
-    const own = this.#reply.getHeaders() as Headers
+    const own: Headers = { ...this.#options.browserHeaders, ...(this.#reply.getHeaders() as Headers) }
     copyEndToEnd(headers, own)
     own['x-request-id'] = this.#request.id
     // From here on the answer is ours: Fastify would put a stream between, and look at each answer again.
@@ -146,10 +152,14 @@ class Answer implements Receiver {
 
   data(chunk: Buffer): boolean {
     const { raw } = this.#reply
+    const isWhole = this.#isFresh && this.#missingBytes === chunk.length
+    this.#isFresh = false
     this.#missingBytes -= chunk.length
     if (this.#missingBytes === 0) {
-      // The last bytes and the end leave together.
-      raw.end(chunk)
+      // The last bytes and the end leave together; a short answer as one text with its head, in one write: two buffers
+      // and their `writev` take 20 us more.
+      if (isWhole && chunk.length <= shortBytes) raw.end(chunk.toString('latin1'), 'latin1')
+      else raw.end(chunk)
       return true
     }
     if (raw.write(chunk)) return true

@@ -1,6 +1,5 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { Clock } from '@cloudphone/observe/clock'
 import type { FastifyInstance } from 'fastify'
 import { endToEnd } from '../domain/forwarding.ts'
 import { limitKeyOf, type RateLimiter } from '../domain/rate-limit.ts'
@@ -11,7 +10,6 @@ import type { Upstream } from './upstream.ts'
 interface SocketProxyOptions {
   readonly upstream: Upstream
   readonly limiter: RateLimiter
-  readonly clock: Clock
   readonly telemetry: GatewayTelemetry
   /** The caller's, whatever stands in front. */
   readonly addressOf: (request: IncomingMessage) => string
@@ -40,7 +38,7 @@ async function handOver(
   request: IncomingMessage,
   caller: Duplex,
   head: Buffer,
-  { upstream, limiter, clock, telemetry, addressOf, open }: SocketProxyOptions & { open: Set<Duplex> },
+  { upstream, limiter, telemetry, addressOf, open }: SocketProxyOptions & { open: Set<Duplex> },
 ): Promise<void> {
   const url = new URL(request.url ?? '/', 'http://gateway')
   const isSocketIo = url.pathname === '/socket.io/' && url.searchParams.get('transport') === 'websocket'
@@ -48,7 +46,8 @@ async function handOver(
     return refuse(caller, '404 Not Found')
   }
   const address = addressOf(request)
-  if (limiter.take(limitKeyOf(address), clock.monotonicMs())?.allowed === false) {
+  const taken = await limiter.take(limitKeyOf(address), 'read')
+  if (taken?.allowed === false) {
     return refuse(caller, '429 Too Many Requests')
   }
   const line = await upstream.open('notifications').catch(() => undefined)

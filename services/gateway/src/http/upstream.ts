@@ -23,6 +23,8 @@ export interface ForwardedRequest {
   /** Names and values in turn, without those of trace and deadline. */
   readonly headers: readonly string[]
   readonly traceparent: Traceparent
+  /** False: of a trace that nobody takes, and no span is made. */
+  readonly isTraced: boolean
   readonly body: PassingBody | undefined
   /** From now to the head of the answer; undefined where a body may take its time, which is bounded by its pace. */
   readonly deadlineMs: number | undefined
@@ -178,7 +180,9 @@ class Journey implements Passage {
     const { method, path, template, body, traceparent, deadlineMs } = this.request
     const address = this.#pool.balancer.choose(this.#tried)
     if (address === undefined) return void this.#giveUp(failed, failure)
-    const span = startClientSpan(this.gear.tracer, { method, path, template, origin: address }, traceparent)
+    const span = this.request.isTraced
+      ? startClientSpan(this.gear.tracer, { method, path, template, origin: address }, traceparent)
+      : undefined
     const at = this.request.headers.length
     if (span !== undefined) this.#headers[at + 1] = span.traceparent
     let headersTimeout = deadlineMs === undefined ? longAnswerMs : deadlineMs + graceMs
