@@ -74,11 +74,11 @@ test('many processes at once: never one more than the limit', async () => {
 })
 
 test.each([
-  ['killed', () => redis.kill(), () => redis.start()],
+  ['killed', (): Promise<void> => redis.kill(), (): Promise<void> => redis.start()],
   [
     'frozen',
-    async () => process.kill(redis.pid(), 'SIGSTOP'),
-    async () => process.kill(redis.pid(), 'SIGCONT'),
+    async () => void process.kill(redis.pid(), 'SIGSTOP'),
+    async () => void process.kill(redis.pid(), 'SIGCONT'),
   ],
 ])(
   'while Redis is %s it is said so, this process answers for itself, and Redis is found again',
