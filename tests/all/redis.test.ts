@@ -10,6 +10,7 @@ import { silentLog } from '@cloudphone/observe/log'
 import { openMetrics } from '@cloudphone/observe/metrics'
 import { type RedisServer, startRedis } from '@cloudphone/testing/redis'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { openTcpProxy } from '../src/tcp-proxy.ts'
 
 let redis: RedisServer
 beforeAll(async () => {
@@ -120,4 +121,21 @@ test('a cache opens without its server, and finds it when it comes', async () =>
   expect(await answers(cache)).toBe(false)
   await redis.start()
   await expect.poll(() => answers(cache), within).toBe(true)
+})
+
+test('a connection that was cut without a word is given up, and another one works', async () => {
+  const path = await openTcpProxy(Number(new URL(redis.url).port))
+  const url = `redis://127.0.0.1:${path.port}`
+  const cache = openRedisCache({ url, prefix: randomUUID(), log: silentLog() })
+  opened.push(cache)
+  try {
+    await expect.poll(() => answers(cache), within).toBe(true)
+    path.silence()
+    expect(await answers(cache)).toBe(false)
+    // The way is free again, but not for what was under way.
+    path.heal()
+    await expect.poll(() => answers(cache), within).toBe(true)
+  } finally {
+    await path.close()
+  }
 })
