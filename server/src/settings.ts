@@ -47,6 +47,9 @@ const ServerSettings = z.object({
     .url({ protocol: /^amqps?$/, error: 'must be amqp://user:password@host:port or amqps://...' })
     .optional(),
   REDIS_URL: z.url({ protocol: /^rediss?$/, error: 'must be redis://host:port or rediss://...' }).optional(),
+  CONSUL_URL: z.url({ protocol: /^https?$/, error: 'must be http://host:8500 or https://...' }).optional(),
+  // Named by Consul.
+  CONSUL_HTTP_TOKEN: z.string().min(1).optional(),
   // Named by OpenTelemetry, as are their values; what its exporter reads besides (headers, compression) it reads itself.
   OTEL_EXPORTER_OTLP_ENDPOINT: z
     .url({ protocol: /^https?$/, error: 'must be http://host:4318 or https://...' })
@@ -71,6 +74,8 @@ export interface Settings {
   readonly rabbitmqUrl: string | undefined
   /** Undefined: each process counts and remembers for itself. */
   readonly redisUrl: string | undefined
+  /** Undefined: services are sought where the port base says. */
+  readonly consul: { url: string; token: string | undefined } | undefined
   /** Undefined: traces go nowhere, and no spans are made. */
   readonly tracing: Omit<TracingOptions, 'log' | 'metrics'> | undefined
   /** Handed on to each service, which picks its own. */
@@ -108,6 +113,8 @@ export function readServerSettings(env: Env, cwd: string): Settings {
     },
     rabbitmqUrl: read.RABBITMQ_URL,
     redisUrl: read.REDIS_URL,
+    consul:
+      read.CONSUL_URL === undefined ? undefined : { url: read.CONSUL_URL, token: read.CONSUL_HTTP_TOKEN },
     tracing:
       read.OTEL_EXPORTER_OTLP_ENDPOINT === undefined
         ? undefined
