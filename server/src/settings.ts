@@ -38,6 +38,7 @@ const ServerSettings = z.object({
   CLOUDPHONE_ADMIN_EMAIL: z.email().optional(),
   CLOUDPHONE_ADMIN_PASSWORD: z.string().min(12).optional(),
   CLOUDPHONE_SERVICE_SECRET: z.string().min(32).optional(),
+  CLOUDPHONE_AUDIT_KEEP_DAYS: z.coerce.number().int().min(1).max(36_500).default(365),
   CLOUDPHONE_CRASH_POINTS: z.string().optional(),
   DATABASE_URL: z.string().optional(),
   DATABASE_DIRECT_URL: z.string().optional(),
@@ -46,6 +47,9 @@ const ServerSettings = z.object({
     .url({ protocol: /^amqps?$/, error: 'must be amqp://user:password@host:port or amqps://...' })
     .optional(),
   REDIS_URL: z.url({ protocol: /^rediss?$/, error: 'must be redis://host:port or rediss://...' }).optional(),
+  CONSUL_URL: z.url({ protocol: /^https?$/, error: 'must be http://host:8500 or https://...' }).optional(),
+  // Named by Consul.
+  CONSUL_HTTP_TOKEN: z.string().min(1).optional(),
   // Named by OpenTelemetry, as are their values; what its exporter reads besides (headers, compression) it reads itself.
   OTEL_EXPORTER_OTLP_ENDPOINT: z
     .url({ protocol: /^https?$/, error: 'must be http://host:4318 or https://...' })
@@ -63,12 +67,15 @@ export interface Settings {
   readonly log: { level: z.infer<typeof ServerSettings>['CLOUDPHONE_LOG_LEVEL']; format: 'pretty' | 'json' }
   readonly admin: { email: string | undefined; password: string | undefined }
   readonly serviceSecret: string | undefined
+  readonly auditKeepDays: number
   readonly crashPoints: string | undefined
   readonly database: { url: string | undefined; directUrl: string | undefined; poolSize: number }
   /** Undefined: events go over the database. */
   readonly rabbitmqUrl: string | undefined
   /** Undefined: each process counts and remembers for itself. */
   readonly redisUrl: string | undefined
+  /** Undefined: services are sought where the port base says. */
+  readonly consul: { url: string; token: string | undefined } | undefined
   /** Undefined: traces go nowhere, and no spans are made. */
   readonly tracing: Omit<TracingOptions, 'log' | 'metrics'> | undefined
   /** Handed on to each service, which picks its own. */
@@ -97,6 +104,7 @@ export function readServerSettings(env: Env, cwd: string): Settings {
     },
     admin: { email: read.CLOUDPHONE_ADMIN_EMAIL, password: read.CLOUDPHONE_ADMIN_PASSWORD },
     serviceSecret: read.CLOUDPHONE_SERVICE_SECRET,
+    auditKeepDays: read.CLOUDPHONE_AUDIT_KEEP_DAYS,
     crashPoints: read.CLOUDPHONE_CRASH_POINTS,
     database: {
       url: read.DATABASE_URL,
@@ -105,6 +113,8 @@ export function readServerSettings(env: Env, cwd: string): Settings {
     },
     rabbitmqUrl: read.RABBITMQ_URL,
     redisUrl: read.REDIS_URL,
+    consul:
+      read.CONSUL_URL === undefined ? undefined : { url: read.CONSUL_URL, token: read.CONSUL_HTTP_TOKEN },
     tracing:
       read.OTEL_EXPORTER_OTLP_ENDPOINT === undefined
         ? undefined

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
+import { type AuditEntry, ListAudit } from '@cloudphone/contracts/api/audit-api'
 import { CreateDevice } from '@cloudphone/contracts/api/devices-api'
-import { type AuditEntry, ListAudit, ListDeadLetters } from '@cloudphone/contracts/api/operator-api'
+import { ListDeadLetters } from '@cloudphone/contracts/api/operator-api'
 import { GetSaga, ListSagas, type SagaView } from '@cloudphone/contracts/api/platform-api'
 import { type Client, openClient } from '@cloudphone/sdk/client'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -72,8 +73,8 @@ async function json(...args: string[]) {
 }
 
 const audit = async (client: Client, target: string): Promise<AuditEntry[]> => {
-  const { items } = await client.call(ListAudit, { query: { limit: 200 } })
-  return items.filter((entry) => entry.target === target)
+  const { items } = await client.call(ListAudit, { query: { target } })
+  return [...items]
 }
 
 /** A creation whose phone boots no more and cannot be destroyed either: turned back, it gets stuck. */

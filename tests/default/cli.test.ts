@@ -58,6 +58,25 @@ test('login keeps a session for its owner alone; whoami says who one is; logout 
   expect(await json('whoami')).toMatchObject({ email: admin.email, role: 'admin' })
 })
 
+test('the audit log is searched, and exported to a file that is not there yet', async () => {
+  const since = ['audit', '--verb', 'user.', '--since', '1h']
+  const email = 'audited@example.test'
+  const password = 'a long enough one'
+  const made = await json('users', 'create', '--email', email, '--password', password, '--name', 'Audited')
+  const [entry] = await json(...since, '--limit', '1')
+  expect(entry).toMatchObject({ verb: 'user.create', target: made.id, before: null, after: { email } })
+  expect(await json('audit', '--target', made.id, '--request', entry.requestId)).toEqual([entry])
+  expect(await json(...since, '--until', '30m')).toEqual([])
+  const [lines, csv] = [join(home.folder, 'audit.ndjson'), join(home.folder, 'audit.csv')]
+  expect(await json(...since, '--target', made.id, '--export', lines)).toEqual({ file: lines })
+  expect(JSON.parse(await readFile(lines, 'utf8'))).toEqual(entry)
+  await json(...since, '--export', csv)
+  expect(await readFile(csv, 'utf8')).toContain(made.id)
+  const again = await home.cloudphone([...since, '--export', lines])
+  expect(again).toMatchObject({ code: 1, stderr: expect.stringContaining('EEXIST') })
+  expect(await readFile(lines, 'utf8')).not.toContain(password)
+})
+
 test('a phone is made, shown, photographed, stopped, started, metered and deleted', async () => {
   const made = await json(
     'devices',

@@ -3,6 +3,7 @@ import { Command } from 'commander'
 import { jsonError } from './command.ts'
 import { addAccountCommands } from './commands/account.ts'
 import { addAppCommands } from './commands/apps.ts'
+import { addAuditCommand } from './commands/audit.ts'
 import { addCredentialCommands } from './commands/credentials.ts'
 import { addDeadLetterCommands } from './commands/dead-letters.ts'
 import { addDemoCommand } from './commands/demo.ts'
@@ -40,6 +41,7 @@ export function buildProgram(argv: readonly string[] = process.argv): Command {
   addOperationCommands(program)
   addSagaCommands(program)
   addDeadLetterCommands(program)
+  addAuditCommand(program)
   addAccountCommands(program)
   addQuotaCommands(program)
   addCredentialCommands(program)

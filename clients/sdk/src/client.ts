@@ -49,6 +49,8 @@ export interface Client {
   ): AsyncIterable<ResultOf<R> extends { items: readonly (infer Item)[] } ? Item : never>
   /** The bytes of a `bytes` route. */
   bytes<R extends Route>(route: R, input?: CallInput<R>): Promise<Uint8Array>
+  /** The same as they come, however many they are; they must be read to their end or cancelled. */
+  stream<R extends Route>(route: R, input?: CallInput<R>): Promise<ReadableStream<Uint8Array>>
   /** Sends a file in the route's upload field. */
   upload<R extends Route>(
     route: R,
@@ -90,16 +92,17 @@ export function openClient(options: ClientOptions): Client {
     return readAnswer(route, response.status === 204 ? undefined : await response.json()) as ResultOf<R>
   }
 
+  const fetched = <R extends Route>(route: R, input: CallInput<R>): Promise<Response> =>
+    authorised(route, (token) =>
+      request(url, route, input, token === undefined ? {} : { authorization: `Bearer ${token}` }),
+    )
+
   return {
     url,
     call,
     each: (route, input = {}) => pages(call, route, input),
-    bytes: async (route, input = {}) => {
-      const response = await authorised(route, (token) =>
-        request(url, route, input, token === undefined ? {} : { authorization: `Bearer ${token}` }),
-      )
-      return new Uint8Array(await response.arrayBuffer())
-    },
+    bytes: async (route, input = {}) => new Uint8Array(await (await fetched(route, input)).arrayBuffer()),
+    stream: async (route, input = {}) => (await fetched(route, input)).body ?? new Blob([]).stream(),
     upload: async (route, file, input = {}) => {
       const response = await authorised(route, (token) => {
         const form = new FormData()

@@ -14,6 +14,8 @@ export interface RedisCacheOptions {
 /** A cache that is slower than this is worse than none. */
 const answerWithinMs = 250
 const longestRetryMs = 1_000
+/** A connection on which a question waited so long for any byte is given up: it may have been cut without a word. */
+const longestSilenceMs = 2_000
 
 /**
  * KEYS: the counter of each limit. ARGV: requests and milliseconds of each. Answers whether all allowed it, then count and
@@ -54,6 +56,7 @@ export function openRedisCache({ url, prefix, log }: RedisCacheOptions): Cache {
     enableOfflineQueue: false,
     commandTimeout: answerWithinMs,
     connectTimeout: longestRetryMs,
+    socketTimeout: longestSilenceMs,
     maxRetriesPerRequest: 0,
     scripts: { takeRequest: { lua: takeScript } },
     retryStrategy: (attempt) => Math.min(50 * attempt, longestRetryMs),

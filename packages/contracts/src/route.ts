@@ -2,6 +2,7 @@
  * - route: one HTTP operation, declared once; servers bind a handler to it, clients call it, OpenAPI is generated from it
  * - problem: an error as application/problem+json (RFC 9457)
  * - page: one part of a list, with the cursor of the next one (keyset, never offset)
+ * - verb: what a change is called in the audit log: `device.create`
  */
 import { z } from 'zod'
 import type { Permission } from './access.ts'
@@ -25,6 +26,12 @@ export type Answer =
   | { readonly kind: 'none' }
   | { readonly kind: 'bytes'; readonly mediaType: string }
 
+/** What a change is called in the audit log: the thing, and what was done to it. */
+export type AuditVerb = `${string}.${string}`
+
+/** The verb under which a route's change is on record; or why what it does is none. */
+export type Audited = AuditVerb | { readonly none: string }
+
 /** What a request may carry: JSON, a multipart form with one file, or nothing. */
 export interface Route<
   Params extends z.ZodType = z.ZodType,
@@ -45,6 +52,8 @@ export interface Route<
   /** `file`: the body is multipart/form-data whose field `file` is streamed to the handler; `body` describes the other fields. */
   readonly upload?: 'file'
   readonly answer: Reply
+  /** Of every route that outsiders may call and that changes something; see `mustBeAudited`. */
+  readonly audit?: Audited
   /** Codes of problems beyond those every route may answer. */
   readonly problems?: readonly string[]
 }
@@ -87,6 +96,11 @@ export function route<
 ): Route<Params, Query, Body, Reply> {
   const { params = nothing, query = nothing, body = nothing, ...rest } = definition
   return { ...rest, params: params as Params, query: query as Query, body: body as Body }
+}
+
+/** True for a route that must say what its change is called in the audit log: one that changes, and that outsiders call. */
+export function mustBeAudited({ method, access }: Pick<Route, 'method' | 'access'>): boolean {
+  return method !== 'GET' && access.kind !== 'service'
 }
 
 export const item = <S extends z.ZodType>(schema: S, status: 200 | 201 | 202 = 200) =>

@@ -1,4 +1,5 @@
 import * as apps from './api/apps-api.ts'
+import * as audit from './api/audit-api.ts'
 import * as billing from './api/billing-api.ts'
 import * as devices from './api/devices-api.ts'
 import * as identity from './api/identity-api.ts'
@@ -30,6 +31,7 @@ export const routes: readonly Route[] = [
   notifications,
   platform,
   operator,
+  audit,
 ].flatMap((module) => Object.values(module).filter(isRoute))
 
 /** The routes that callers outside the platform may use: what the gateway serves and OpenAPI shows. */

@@ -7,9 +7,9 @@ import {
 } from '@cloudphone/contracts/api/operator-api'
 import type { ServiceName } from '@cloudphone/contracts/services'
 import { subscriptions } from '@cloudphone/contracts/topology'
+import type { AuditLog, Deed, RecordedReplay, ReplayedLetter } from './audit-log.ts'
 import { decodeIdCursor, pageOf } from './cursor.ts'
 import { type Binding, bind } from './http-server.ts'
-import type { Deed, OperatorAudit, RecordedReplay, ReplayedLetter } from './operator-audit.ts'
 import { defineProblems } from './problem.ts'
 
 const problems = defineProblems({ dead_letter_not_found: [404, 'There is no dead letter {deadLetterId}.'] })
@@ -21,7 +21,7 @@ const LONGEST_ERROR = 300
 interface Sources {
   readonly service: ServiceName
   readonly bus: Bus
-  readonly audit: OperatorAudit
+  readonly audit: AuditLog
 }
 
 interface Request {

@@ -5,6 +5,7 @@ import { systemClock } from '@cloudphone/observe/clock'
 import type { Logger } from '@cloudphone/observe/log'
 import { openMetrics } from '@cloudphone/observe/metrics'
 import type { FastifyInstance } from 'fastify'
+import { openAuditCheck } from './audit-check.ts'
 import { ClosingStack } from './closing.ts'
 import { readSettings } from './config.ts'
 import { deriveKey } from './derived-key.ts'
@@ -110,6 +111,8 @@ async function start(
       tokens: base.tokens,
       serviceTokens: base.serviceTokens,
       idempotency: kernel?.idempotency,
+      auditCheck:
+        kernel && openAuditCheck({ log, metrics: base.metrics, strict: platform.strictAudit === true }),
       ready: async () => (await kernel?.ready()) ?? true,
       uploadLimitBytes,
       tracer: base.tracer,

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
+import { isIP, type Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { type Caller, may } from '@cloudphone/contracts/access'
 import type { BodyOf, ParamsOf, QueryOf, ResultOf, Route } from '@cloudphone/contracts/route'
@@ -17,9 +18,11 @@ import Fastify, {
   LogController,
 } from 'fastify'
 import type { z } from 'zod'
+import type { AuditCheck } from './audit-check.ts'
 import { deadlineHeader, readDeadline, underDeadline } from './deadline.ts'
 import type { Idempotency } from './idempotency.ts'
 import { common, type FieldError, ProblemError, renderProblem } from './problem.ts'
+import { type Cause, inScope, nobody } from './request-scope.ts'
 import { inRequestTrace, traceRequests } from './request-trace.ts'
 import { addressClaim, addressProofHeader, type ServiceTokens, type TokenVerifier } from './tokens.ts'
 
@@ -60,6 +63,8 @@ export interface Request<R extends Route> {
 export interface ByteAnswer {
   readonly body: Readable | Buffer
   readonly sizeBytes?: number
+  /** Where it is not that of the contract. */
+  readonly mediaType?: string
   readonly headers?: Readonly<Record<string, string>>
 }
 
@@ -102,6 +107,8 @@ export interface HttpServerOptions {
   tokens: TokenVerifier
   serviceTokens: ServiceTokens
   idempotency: Idempotency | undefined
+  /** Undefined: nothing is on record here, as in the gateway, whose changes are those of the services behind it. */
+  auditCheck?: AuditCheck | undefined
   /** True when all that the service stands on answers. */
   ready: () => Promise<boolean>
   uploadLimitBytes: number
@@ -272,16 +279,22 @@ function addRoute(app: FastifyInstance, binding: Binding, options: RouteOptions)
     url: route.path,
     handler: (request, reply) =>
       inRequestTrace(request, async () => {
-        const prepared = await prepare(route, { request, reply }, options)
+        const { prepared, cause } = await prepare(route, { request, reply }, options)
         const key = headerOf(request, 'idempotency-key')
         reply.header('x-request-id', request.id)
+        const handle = (requestKey: string): Promise<unknown> =>
+          inScope(cause, async (scope) => {
+            const result = await binding.handle(prepared(requestKey))
+            options.auditCheck?.(route, scope)
+            return result
+          })
         if (
           route.method !== 'POST' ||
           key === undefined ||
           options.idempotency === undefined ||
           route.upload !== undefined
         ) {
-          return answer(reply, route, await inTime(request, () => binding.handle(prepared(randomUUID()))))
+          return answer(reply, route, await inTime(request, () => handle(randomUUID())))
         }
         const first = prepared(key)
         const caller = route.access.kind === 'user' ? first.caller.userId : (first.service ?? 'public')
@@ -289,7 +302,7 @@ function addRoute(app: FastifyInstance, binding: Binding, options: RouteOptions)
         const kept = await inTime(request, () =>
           idempotency.once(
             { caller, route: route.name, key, body: JSON.stringify([request.params, request.body ?? null]) },
-            (requestKey) => binding.handle(prepared(requestKey)),
+            handle,
           ),
         )
         return answer(reply, route, kept)
@@ -301,7 +314,7 @@ async function prepare(
   route: Route,
   { request, reply }: { request: FastifyRequest; reply: FastifyReply },
   options: RouteOptions,
-): Promise<(requestKey: string) => Request<Route>> {
+): Promise<{ prepared: (requestKey: string) => Request<Route>; cause: Cause }> {
   const identity = await identify(route, request, options)
   const errors: FieldError[] = []
   const params = parse(route.params, request.params ?? {}, 'params', errors)
@@ -317,7 +330,7 @@ async function prepare(
   const leftMs = readDeadline(request.headers[deadlineHeader])
   const ends = [gone.signal, options.draining]
   if (leftMs !== undefined) ends.push(AbortSignal.timeout(leftMs))
-  return (requestKey) => ({
+  const prepared = (requestKey: string): Request<Route> => ({
     params,
     query,
     body,
@@ -332,6 +345,23 @@ async function prepare(
     requestKey,
     signal: AbortSignal.any(ends),
   })
+  return { prepared, cause: causeOf(request, identity) }
+}
+
+/** Who does what this request changes. */
+function causeOf(
+  request: FastifyRequest,
+  { caller, service }: { caller?: Caller; service?: ServiceName },
+): Cause {
+  // The gateway, which is the only way in, sets it anew. A service that calls another has nothing to say of an address.
+  const forwarded = headerOf(request, 'x-forwarded-for')
+  const address = forwarded !== undefined && isIP(forwarded) !== 0 ? forwarded : request.ip
+  return {
+    actor: caller?.userId ?? (service === undefined ? nobody : `system:${service}`),
+    requestId: request.id,
+    sessionId: caller?.sessionId ?? null,
+    address: service === undefined ? address : null,
+  }
 }
 
 /**
@@ -426,11 +456,11 @@ function answer(reply: FastifyReply, route: Route, result: unknown): FastifyRepl
       return reply.send({ success: true, data: page.items, page: { nextCursor: page.nextCursor } })
     }
     case 'bytes': {
-      const { body, sizeBytes, headers } = result as ByteAnswer
+      const { body, sizeBytes, headers, mediaType = route.answer.mediaType } = result as ByteAnswer
       if (sizeBytes !== undefined) reply.header('content-length', String(sizeBytes))
       return reply
         .headers(headers ?? {})
-        .type(route.answer.mediaType)
+        .type(mediaType)
         .send(body)
     }
   }

@@ -3,7 +3,7 @@ import { APP_NOW_MIGRATIONS } from '@cloudphone/db/migrate'
 import { silentLog } from '@cloudphone/observe/log'
 import { createTestDatabase, type TestDatabase, testClock } from '@cloudphone/testing/postgres'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { IDEMPOTENCY_MIGRATIONS, type Idempotency, openIdempotency } from './idempotency.ts'
+import { type Idempotency, openIdempotency, RUNTIME_MIGRATIONS } from './idempotency.ts'
 import { common } from './problem.ts'
 
 let town: TestDatabase
@@ -12,7 +12,7 @@ let idempotency: Idempotency
 
 beforeEach(async () => {
   town = await createTestDatabase({
-    migrations: [APP_NOW_MIGRATIONS, IDEMPOTENCY_MIGRATIONS],
+    migrations: [APP_NOW_MIGRATIONS, RUNTIME_MIGRATIONS],
     schema: 'runtime',
   })
   database = openDatabase({

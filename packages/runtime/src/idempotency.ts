@@ -17,8 +17,8 @@ export interface Idempotency {
   purge(): Promise<number>
 }
 
-/** The folder with the tables of idempotency keys and of the operators' audit, for `migrate`. Needs `app_now()`. */
-export const IDEMPOTENCY_MIGRATIONS = new URL('../migrations/', import.meta.url)
+/** The folder with the tables of idempotency keys and of the audit log, for `migrate`. Needs `app_now()`. */
+export const RUNTIME_MIGRATIONS = new URL('../migrations/', import.meta.url)
 
 interface Claim {
   claimed: boolean

@@ -1,26 +1,29 @@
-import { startConsumers } from '@cloudphone/bus/consumer'
+import { type EventHandler, startConsumers } from '@cloudphone/bus/consumer'
 import { INBOX_MIGRATIONS } from '@cloudphone/bus/inbox'
 import { type Database, openDatabase } from '@cloudphone/db/database'
 import { holdExecutor } from '@cloudphone/db/executor'
 import { notifier } from '@cloudphone/db/listen'
 import { APP_NOW_MIGRATIONS, migrate } from '@cloudphone/db/migrate'
+import type { Leases } from '@cloudphone/lease/lease'
 import { LEASE_MIGRATIONS, openLeases } from '@cloudphone/lease/open-leases'
 import { OUTBOX_MIGRATIONS, openOutbox } from '@cloudphone/outbox/open-outbox'
 import { openRelay } from '@cloudphone/outbox/relay'
 import { openSagas, SAGA_MIGRATIONS, type Sagas } from '@cloudphone/saga/engine'
 import { sql } from 'kysely'
+import { type AuditLog, openAuditLog } from './audit-log.ts'
 import { withProcessSpans, withPublishSpans } from './event-spans.ts'
 import type { Binding } from './http-server.ts'
-import { IDEMPOTENCY_MIGRATIONS, type Idempotency, openIdempotency } from './idempotency.ts'
-import { openOperatorAudit } from './operator-audit.ts'
+import { type Idempotency, openIdempotency, RUNTIME_MIGRATIONS } from './idempotency.ts'
 import type { Platform } from './platform.ts'
 import { platformBindings } from './platform-routes.ts'
+import { bySystem } from './request-scope.ts'
 import type { AnyService, BaseContext, ServiceContext, ServiceParts } from './service.ts'
 
 /** The reliability kernel of one service instance. */
 export interface Kernel {
   readonly context: Omit<ServiceContext<unknown, unknown>, keyof BaseContext<unknown>>
   readonly idempotency: Idempotency
+  readonly audit: AuditLog
   /** Starts sagas, relay and consumers: called when the service's own parts stand. */
   begin(parts: ServiceParts<unknown>): Promise<void>
   /** Routes that every service has. */
@@ -63,10 +66,10 @@ export async function openKernel(
     clock,
   })
   const outbox = openOutbox({ source: `/cloudphone/${name}`, ids: base.ids, wake: () => relay.wake() })
-  const leases = closing.add('leases', openLeases({ database, executor, log, metrics, clock }))
+  const leases = closing.add('leases', bySystemLoops(openLeases({ database, executor, log, metrics, clock })))
   closing.defer('relay', () => relay.stop())
   const idempotency = openIdempotency(database)
-  const audit = openOperatorAudit({ database, ids: base.ids, log })
+  const audit = openAuditLog({ database, ids: base.ids, log, name, keepDays: platform.auditKeepDays })
   let sagas: Sagas | undefined
 
   const purge = async (): Promise<void> => {
@@ -78,7 +81,7 @@ export async function openKernel(
     await executor.held()
     await relay.start()
     await sagas?.run()
-    const handlers = withProcessSpans(parts.handlers ?? [], tracer)
+    const handlers = withProcessSpans(bySystemHandlers(parts.handlers ?? []), tracer)
     const consumers = { bus: platform.bus, database, service: name, handlers, log, metrics, crash, clock }
     closing.add('consumers', await startConsumers(consumers))
     leases.loop({ name: 'runtime.purge', everyMs: purgeEveryMs, work: purge })
@@ -86,10 +89,12 @@ export async function openKernel(
 
   return {
     idempotency,
+    audit,
     begin,
     context: {
       database,
       outbox,
+      audit,
       leases,
       blobs: platform.blobs,
       openSagas: (definitions) => {
@@ -120,13 +125,28 @@ export async function openKernel(
   }
 }
 
+/** Loops whose changes are on record as those of `system:<loop>`. */
+function bySystemLoops(leases: Leases): Leases {
+  const loop: Leases['loop'] = ({ work, ...options }) =>
+    leases.loop({ ...options, work: (lease) => bySystem(options.name, () => work(lease)) })
+  return {
+    loop,
+    tryAcquire: (name, options) => leases.tryAcquire(name, options),
+    close: () => leases.close(),
+  }
+}
+
+/** Handlers whose changes are on record as those of `system:<queue>`. */
+function bySystemHandlers(handlers: readonly EventHandler<unknown>[]): readonly EventHandler<unknown>[] {
+  return handlers.map((handler) => ({
+    ...handler,
+    handle: (tx, event) => bySystem(handler.queue ?? 'events', () => handler.handle(tx, event)),
+  }))
+}
+
 function migrationsOf(service: AnyService): URL[] {
   const kernel = [APP_NOW_MIGRATIONS, OUTBOX_MIGRATIONS, INBOX_MIGRATIONS, LEASE_MIGRATIONS, SAGA_MIGRATIONS]
-  return [
-    ...kernel,
-    IDEMPOTENCY_MIGRATIONS,
-    ...(service.migrations === undefined ? [] : [service.migrations]),
-  ]
+  return [...kernel, RUNTIME_MIGRATIONS, ...(service.migrations === undefined ? [] : [service.migrations])]
 }
 
 async function isReachable(database: Database<unknown>): Promise<boolean> {

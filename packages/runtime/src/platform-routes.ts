@@ -1,14 +1,14 @@
 import type { Bus } from '@cloudphone/bus/bus'
-import { operatorRoutes } from '@cloudphone/contracts/api/operator-api'
+import { auditRoutes } from '@cloudphone/contracts/api/audit-api'
 import { type InvariantReport, platformRoutes, type SagaView } from '@cloudphone/contracts/api/platform-api'
 import type { ServiceName } from '@cloudphone/contracts/services'
 import type { OutboxRelay } from '@cloudphone/outbox/outbox'
 import { overtakenEvents } from '@cloudphone/outbox/outbox-rows'
 import type { QueryExecutorProvider } from 'kysely'
+import type { AuditLog } from './audit-log.ts'
 import { decodeIdCursor, pageOf } from './cursor.ts'
 import { deadLetterBindings, deadLettersOf } from './dead-letter-routes.ts'
 import { type Binding, bind } from './http-server.ts'
-import type { OperatorAudit } from './operator-audit.ts'
 import { overdueGraceMs, type SagaDesk, sagaBindings, sagaListBinding } from './saga-routes.ts'
 import type { ServiceParts } from './service.ts'
 
@@ -18,7 +18,7 @@ interface Sources {
   readonly database: { readonly kysely: QueryExecutorProvider }
   readonly bus: Bus
   readonly sagas: SagaDesk | undefined
-  readonly audit: OperatorAudit
+  readonly audit: AuditLog
   readonly invariants: ServiceParts<unknown>['invariants']
 }
 
@@ -30,8 +30,8 @@ export function platformBindings(sources: Sources): readonly Binding[] {
     ...(sagas === undefined ? [] : sagaBindings({ service, sagas, audit })),
     sagaListBinding(service, sagas),
     ...deadLetterBindings({ service, bus, audit }),
-    bind(operatorRoutes(service).listAudit, async ({ query: { limit, cursor, tenantId } }) => {
-      const rows = await audit.list({ tenantId, limit: limit + 1, after: decodeIdCursor(cursor) })
+    bind(auditRoutes(service).listAudit, async ({ query: { limit, cursor, ...filter } }) => {
+      const rows = await audit.search({ ...filter, limit: limit + 1, after: decodeIdCursor(cursor) })
       return pageOf(
         rows,
         limit,

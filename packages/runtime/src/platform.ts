@@ -29,6 +29,10 @@ export interface Platform {
   readonly portBase: number
   /** Undefined: spans are not made, and traces only carried on. */
   readonly tracing?: Tracing | undefined
+  /** How long the audit log is kept; default a year. */
+  readonly auditKeepDays?: number
+  /** For tests: a change by request that leaves no record is an error. */
+  readonly strictAudit?: boolean
   readonly clock?: Clock
   readonly ids?: Ids
 }

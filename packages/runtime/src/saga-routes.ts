@@ -1,12 +1,13 @@
 import { type Caller, may } from '@cloudphone/contracts/access'
-import { type AuditVerb, operatorRoutes } from '@cloudphone/contracts/api/operator-api'
+import { operatorRoutes } from '@cloudphone/contracts/api/operator-api'
 import { platformRoutes, type SagaView } from '@cloudphone/contracts/api/platform-api'
+import type { AuditVerb } from '@cloudphone/contracts/route'
 import type { ServiceName } from '@cloudphone/contracts/services'
 import type { Sagas } from '@cloudphone/saga/engine'
 import type { SagaView as StoredSaga } from '@cloudphone/saga/view'
+import type { AuditLog } from './audit-log.ts'
 import { decodeCursor, pageOf } from './cursor.ts'
 import { type Binding, bind } from './http-server.ts'
-import type { OperatorAudit } from './operator-audit.ts'
 import { defineProblems } from './problem.ts'
 
 /** What the routes need of the engine. */
@@ -31,7 +32,7 @@ const problems = defineProblems({ saga_not_found: [404, 'There is no saga {sagaI
 interface Sources {
   readonly service: ServiceName
   readonly sagas: SagaDesk
-  readonly audit: OperatorAudit
+  readonly audit: AuditLog
 }
 
 /** The routes on the sagas of one service: to read them, and what operators may do to them. */
@@ -49,7 +50,10 @@ export function sagaBindings({ service, sagas, audit }: Sources): readonly Bindi
     if (found === undefined || !isOfTenant(caller, found)) throw problems.saga_not_found({ sagaId })
     const { userId, tenantId } = caller
     await audit.record(
-      { actor: { userId, tenantId }, verb, reason, target: sagaId, tenantId: found.tenantId },
+      {
+        ...{ actor: { userId, tenantId }, verb, reason, target: sagaId, tenantId: found.tenantId },
+        before: { type: found.type, status: found.status, standsAt: found.standsAt, subject: found.subject },
+      },
       work,
       () => said(found),
     )

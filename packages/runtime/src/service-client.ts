@@ -7,6 +7,7 @@ import { Agent, type Dispatcher } from 'undici'
 import { inClientSpan } from './client-span.ts'
 import { deadlineHeader, deadlineLeftMs } from './deadline.ts'
 import { common, ProblemError } from './problem.ts'
+import { currentScope } from './request-scope.ts'
 import type { ServiceTokens } from './tokens.ts'
 
 /** A call of another service. */
@@ -56,11 +57,13 @@ export function openServiceClient(options: {
     const authorization = `Bearer ${await options.serviceTokens.sign(options.self, route.service)}`
     const request = (): Promise<Dispatcher.ResponseData> => {
       const traceparent = currentTraceparent()
+      const requestId = currentScope()?.requestId
       const headers: Record<string, string> = {
         authorization,
         [deadlineHeader]: String(waitMs),
         ...(input.body !== undefined && { 'content-type': 'application/json' }),
         ...(traceparent !== undefined && { traceparent }),
+        ...(requestId != null && { 'x-request-id': requestId }),
       }
       return agent.request({
         ...{ origin, path, method, headers },

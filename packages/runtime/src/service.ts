@@ -24,6 +24,7 @@ import type { SagaDefinition } from '@cloudphone/saga/definition'
 import type { Sagas } from '@cloudphone/saga/engine'
 import type { FastifyInstance } from 'fastify'
 import type { z } from 'zod'
+import type { Audit } from './audit-log.ts'
 import type { ClosingStack } from './closing.ts'
 import type { Binding, HttpLimits } from './http-server.ts'
 import type { RevocationWatch } from './revocations.ts'
@@ -61,6 +62,8 @@ export interface BaseContext<Settings> {
 export interface ServiceContext<Settings, Schema> extends BaseContext<Settings> {
   readonly database: Database<Schema>
   readonly outbox: Outbox
+  /** Where every change by a user is put on record. */
+  readonly audit: Audit
   readonly leases: Leases
   readonly blobs: BlobStore
   /** Opens the saga engine with this service's definitions; the runtime starts and stops it. Called at most once. */

@@ -156,6 +156,7 @@ async function openPlatform(
   await bus.declare()
   return {
     ...{ env: { MAIL_FOLDER: `${blobFolder}-mail`, ...env }, log, bus, crash, metrics, databases: targets },
+    strictAudit: true,
     ...{ cache: closing.add('cache', openMemoryCache(systemClock)) },
     ...{ registry: staticRegistry(), serviceSecret: 'a secret that only the services of a test share' },
     ...{ blobs: await openDirectoryStore(blobFolder), poolSize: 8, host: '127.0.0.1', portBase: 0 },

@@ -23,7 +23,7 @@ import { crashPoints } from '@cloudphone/observe/crash-point'
 import type { Logger } from '@cloudphone/observe/log'
 import { type Metrics, openMetrics } from '@cloudphone/observe/metrics'
 import type { Tracing } from '@cloudphone/observe/tracing'
-import { staticRegistry } from '@cloudphone/registry/registry'
+import { type Registry, staticRegistry } from '@cloudphone/registry/registry'
 import { ClosingStack } from '@cloudphone/runtime/closing'
 import type { Platform } from '@cloudphone/runtime/platform'
 import { type Secrets, serviceEnv } from '../secrets.ts'
@@ -82,7 +82,7 @@ async function open(
   )
   await bus.declare()
   const cache = closing.add('cache', await openCache(settings, secrets, { log, metrics }))
-  const registry = closing.add('registry', staticRegistry(elsewhere(settings)))
+  const registry = closing.add('registry', await openRegistry(settings, secrets, { log, metrics }))
   return {
     phoneHost,
     notes,
@@ -103,6 +103,7 @@ async function open(
       serviceSecret: secrets.serviceSecret,
       databases: database.services,
       poolSize: settings.database.poolSize,
+      auditKeepDays: settings.auditKeepDays,
       host: settings.host,
       portBase: settings.portBase,
     },
@@ -122,16 +123,38 @@ async function openTraces(
 /** This process's own, behind the one in Redis where that is set; the client of Redis is not even loaded where it is not. */
 async function openCache(
   { redisUrl }: Settings,
-  { serviceSecret }: Secrets,
+  secrets: Secrets,
   { log, metrics }: { log: Logger; metrics: Metrics },
 ): Promise<Cache> {
   const own = openMemoryCache(systemClock)
   if (redisUrl === undefined) return own
   const { openRedisCache } = await import('@cloudphone/cache/redis-cache')
-  // Every process of an installation knows its secret, and no other installation does.
-  const installation = createHash('sha256').update(serviceSecret).digest('hex').slice(0, 12)
-  const shared = openRedisCache({ url: redisUrl, prefix: `cloudphone:${installation}`, log })
+  const shared = openRedisCache({ url: redisUrl, prefix: `cloudphone:${installationOf(secrets)}`, log })
   return openFallbackCache({ shared, own, clock: systemClock, metrics })
+}
+
+/** Consul where that is set, else the ports of this machine; these are also what a process begins with while Consul is away. */
+async function openRegistry(
+  settings: Settings,
+  secrets: Secrets,
+  platform: { log: Logger; metrics: Metrics },
+): Promise<Registry> {
+  const given = staticRegistry(elsewhere(settings))
+  if (settings.consul === undefined) return given
+  const { openConsulRegistry } = await import('@cloudphone/registry/consul-registry')
+  const installation = installationOf(secrets)
+  return openConsulRegistry({
+    ...settings.consul,
+    ...platform,
+    installation,
+    fallback: given,
+    clock: systemClock,
+  })
+}
+
+/** Names the installation among those that share a server: all of its processes know its secret, and nobody else does. */
+function installationOf({ serviceSecret }: Secrets): string {
+  return createHash('sha256').update(serviceSecret).digest('hex').slice(0, 12)
 }
 
 /** Where the services answer that other processes of this machine run: each on its own port. */

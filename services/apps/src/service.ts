@@ -21,8 +21,21 @@ export const apps = defineService<typeof AppsSettings, AppsSchema>({
   settings: AppsSettings,
   migrations: new URL('./db/migrations/', import.meta.url),
   start: async (context) => {
-    const { settings, database, outbox, leases, blobs, client, clock, crash, ids, log, metrics, closing } =
-      context
+    const {
+      settings,
+      database,
+      outbox,
+      audit,
+      leases,
+      blobs,
+      client,
+      clock,
+      crash,
+      ids,
+      log,
+      metrics,
+      closing,
+    } = context
     const telemetry = openTelemetry(log, metrics, { waiting: () => watch.size })
     const session = { url: database.directUrl, log }
     const wakes = closing.add('wake-ups', notifier({ ...session, applicationName: 'apps wake-ups' }))
@@ -36,12 +49,12 @@ export const apps = defineService<typeof AppsSettings, AppsSchema>({
       wakes.notify(channel)
     }
     const store = new AppService({
-      ...{ database, blobs, ids, telemetry, crash },
+      ...{ database, audit, blobs, ids, telemetry, crash },
       maxApkBytes: settings.APPS_MAX_APK_BYTES,
     })
     const wait = (id: string, timeoutMs: number) => watch.wait(id, timeoutMs)
     const installations = new InstallationService({
-      ...{ database, outbox, client, ids, telemetry },
+      ...{ database, outbox, audit, client, ids, telemetry },
       ...{ wait, tellEnded },
     })
     return {

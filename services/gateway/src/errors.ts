@@ -4,6 +4,7 @@ import { defineProblems } from '@cloudphone/runtime/problem'
 export const problems = defineProblems({
   malformed_request: [400, 'This is not HTTP/1.1 as it should be: {reason}.'],
   websocket_only: [400, 'This address speaks WebSocket only: connect with the transport websocket.'],
+  foreign_tenant: [403, 'The audit log of the tenant {tenantId} is not yours to read.'],
   saga_not_found: [404, 'There is no saga {sagaId}.'],
   dead_letter_not_found: [404, 'There is no dead letter {deadLetterId}.'],
   request_too_slow: [408, 'The head of the request did not come in {limitMs} ms.'],

@@ -2,12 +2,14 @@ import { publicRoutes } from '@cloudphone/contracts/routes'
 import { defineStatelessService } from '@cloudphone/runtime/service'
 import { GatewaySettings } from './config.ts'
 import { openApiKeyExchange } from './domain/api-key-exchange.ts'
+import { AuditSearch } from './domain/audit-search.ts'
 import { clientAddress, proxiesOf } from './domain/client-address.ts'
 import { PlatformDoctor } from './domain/doctor.ts'
 import { Fleet } from './domain/fleet.ts'
 import { openApiOf } from './domain/openapi.ts'
 import { Operations } from './domain/operations.ts'
 import { RateLimiter } from './domain/rate-limit.ts'
+import { auditRoutes } from './http/audit.routes.ts'
 import { boundRequests, headLimits } from './http/bounds.ts'
 import { browserHeaders, guardBrowsers } from './http/browser.ts'
 import { guardDoor } from './http/door.ts'
@@ -63,11 +65,14 @@ export const gateway = defineStatelessService({
         ...headLimits,
         ...(settings.GATEWAY_TRUSTED_PROXIES.length > 0 && { trustProxy: isTrustedProxy }),
       },
-      routes: platformRoutes({
-        fleet: new Fleet(client),
-        operations: new Operations(client),
-        doctor: new PlatformDoctor(client, clock),
-      }),
+      routes: [
+        ...platformRoutes({
+          fleet: new Fleet(client),
+          operations: new Operations(client),
+          doctor: new PlatformDoctor(client, clock),
+        }),
+        ...auditRoutes(new AuditSearch(client)),
+      ],
       extend: async (app) => {
         boundRequests(app, {
           connectionsPerAddress: settings.GATEWAY_CONNECTIONS_PER_ADDRESS,

@@ -18,11 +18,17 @@ export const notifications = defineService<typeof NotificationsSettings, Notific
   name: 'notifications',
   settings: NotificationsSettings,
   migrations: new URL('./db/migrations/', import.meta.url),
-  start: async ({ settings, database, leases, ids, log, metrics, tokens, revocations, closing }) => {
+  start: async ({ settings, database, audit, leases, ids, log, metrics, tokens, revocations, closing }) => {
     const telemetry = openTelemetry(log, metrics)
     const session = { url: database.directUrl, log }
     const wakes = closing.add('wake-ups', notifier({ ...session, applicationName: 'notifications wake-ups' }))
-    const service = new NotificationService({ database, ids, telemetry, push: () => wakes.notify(channel) })
+    const service = new NotificationService({
+      database,
+      audit,
+      ids,
+      telemetry,
+      push: () => wakes.notify(channel),
+    })
     const recent = async (userIds: readonly string[]) =>
       (await recentNotifications(database.kysely, userIds)).map(viewOfNotification)
     return {

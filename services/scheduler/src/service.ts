@@ -29,7 +29,19 @@ export const scheduler = defineService<typeof SchedulerSettings, SchedulerSchema
   name: 'scheduler',
   settings: SchedulerSettings,
   migrations: new URL('./db/migrations/', import.meta.url),
-  start: async ({ settings, database, outbox, leases, client, ids, log, metrics, closing, openSagas }) => {
+  start: async ({
+    settings,
+    database,
+    outbox,
+    audit,
+    leases,
+    client,
+    ids,
+    log,
+    metrics,
+    closing,
+    openSagas,
+  }) => {
     const telemetry = openTelemetry(log, metrics)
     const holders = openHolders(client)
     let releases: LeasedLoop | undefined
@@ -42,9 +54,9 @@ export const scheduler = defineService<typeof SchedulerSettings, SchedulerSchema
     const grant = allocationGrant(parts)
     const release = allocationRelease(parts)
     const sagas = openSagas([grant, allocationGrantWithoutSession(parts), release])
-    const beginRelease = releaser({ sagas, definition: release, ids, telemetry })
+    const beginRelease = releaser({ sagas, audit, definition: release, ids, telemetry })
     const allocations = new AllocationService({
-      ...{ database, sagas, grant, beginRelease, sessions, ids, telemetry },
+      ...{ database, sagas, audit, grant, beginRelease, sessions, ids, telemetry },
     })
     const mirror = new PhoneMirror({ beginRelease })
     return {

@@ -35,7 +35,9 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
   name: 'users',
   settings: UsersSettings,
   migrations: new URL('./db/migrations/', import.meta.url),
-  start: async ({ settings, database, outbox, leases, clock, ids, log, metrics, closing, deriveKey }) => {
+  start: async (context) => {
+    const { settings, database, outbox, audit, leases, clock, ids, log, metrics, closing, deriveKey } =
+      context
     const telemetry = openTelemetry(log, metrics)
     const wakes = { url: database.directUrl, log, channels: [revocationChannel] }
     const bell = closing.add('bell', notifier({ ...wakes, applicationName: 'users bell' }))
@@ -45,7 +47,7 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
     })
     const signer = openTokenSigner(() => ensureSigningKey(database.kysely, telemetry), clock)
     const signingKeys = new SigningKeyService({
-      ...{ database, revocations, telemetry },
+      ...{ database, revocations, audit, telemetry },
       keepSeconds: Math.max(settings.USERS_ACCESS_TOKEN_SECONDS, exchangedTokenSeconds) + 60,
       maxAgeDays: settings.USERS_SIGNING_KEY_DAYS,
     })
@@ -60,7 +62,7 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
     const hasher = await openPasswordHasher(secrets.next())
     const mailer = closing.add('mailer', await openMailer(settings))
     const identity = openIdentity(
-      { database, outbox, revocations, signer, hasher, mailer, clock, ids, telemetry, deriveKey },
+      { database, outbox, audit, revocations, signer, hasher, mailer, clock, ids, telemetry, deriveKey },
       {
         limits: limitsOf({
           account: settings.USERS_FREE_ATTEMPTS_PER_ACCOUNT,
@@ -75,9 +77,9 @@ export const users = defineService<typeof UsersSettings, UsersSchema>({
       },
     )
     const { accounts, sessions, mails } = identity
-    const apiKeys = new ApiKeyService({ database, revocations, signer, secrets, ids, telemetry })
+    const apiKeys = new ApiKeyService({ database, revocations, audit, signer, secrets, ids, telemetry })
     const defaults = quotaDefaults(settings)
-    const quotas = new QuotaService({ database, outbox, telemetry, defaults })
+    const quotas = new QuotaService({ database, outbox, audit, telemetry, defaults })
     await accounts.ensureAdmin({
       email: settings.CLOUDPHONE_ADMIN_EMAIL,
       password: settings.CLOUDPHONE_ADMIN_PASSWORD,

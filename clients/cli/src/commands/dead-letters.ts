@@ -1,7 +1,6 @@
 import {
   type DeadLetterView,
   GetDeadLetter,
-  ListAudit,
   ListDeadLetters,
   ReplayDeadLetter,
   ReplayDeadLetters,
@@ -14,30 +13,13 @@ import { type PageFlags, pageOptions, pageSize, take } from '../paging.ts'
 
 const exampleId = '0198f0c0-8a3e-7c41-9d1b-5e2f60a7b8c9'
 
-/** dead-letters and audit. */
+/** dead-letters. */
 export function addDeadLetterCommands(program: Command): void {
   const letters = program
     .command('dead-letters')
     .description('events that a consumer could not take: see why, and put them back when the cause is mended')
   addReading(letters)
   addReplays(letters)
-  command<PageFlags>(program, 'audit', 'what operators did by hand to sagas and dead letters, newest first', {
-    configure: pageOptions,
-    example: 'audit --limit 10',
-    run: async ({ client, flags, out }) => {
-      out.answer(await take(client.each(ListAudit, { query: pageSize(flags) }), flags, out), (rows) =>
-        table(rows, [
-          { title: 'AT', of: (row) => row.at },
-          { title: 'VERB', of: (row) => row.verb },
-          { title: 'OUTCOME', of: (row) => row.outcome },
-          { title: 'TARGET', of: (row) => row.target },
-          { title: 'BY', of: (row) => row.actor },
-          { title: 'REASON', of: (row) => row.reason, cut: true },
-          { title: 'DETAIL', of: (row) => row.detail, cut: true },
-        ]),
-      )
-    },
-  })
 }
 
 function addReading(letters: Command): void {

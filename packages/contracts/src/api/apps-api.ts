@@ -40,6 +40,7 @@ export const UploadApp = route({
   path: '/api/apps',
   summary: 'Upload an APK (form field `file`, 2 GiB at most). The same bytes again return the same app.',
   access: { kind: 'user', permission: 'apps:use' },
+  audit: 'app.upload',
   upload: 'file',
   answer: item(App, 201),
   problems: [
@@ -95,6 +96,7 @@ export const DeleteApp = route({
   path: '/api/apps/:appId',
   summary: 'Delete an app from the store; phones that have it keep it.',
   access: { kind: 'user', permission: 'apps:use' },
+  audit: 'app.delete',
   params: ByApp,
   answer: none,
   problems: ['app_not_found', 'app_in_use'],
@@ -107,6 +109,7 @@ export const InstallApp = route({
   path: '/api/apps/:appId/install',
   summary: 'Install an app on a phone. Answers at once.',
   access: { kind: 'user', permission: 'apps:use' },
+  audit: 'app.install',
   params: ByApp,
   body: z.strictObject({ deviceId: DeviceId }),
   answer: item(Installation, 202),

@@ -47,6 +47,7 @@ export const CreateDevice = route({
   path: '/api/devices',
   summary: 'Create a phone. Answers at once; the saga carries it out.',
   access: { kind: 'user', permission: 'devices:use' },
+  audit: 'device.create',
   body: z.strictObject({
     name: z
       .string()
@@ -105,7 +106,7 @@ export const GetDevice = route({
   problems: ['device_not_found', 'device_creation_failed'],
 })
 
-const lifecycle = (name: string, verb: string, summary: string) =>
+const lifecycle = (name: string, verb: 'start' | 'stop', summary: string) =>
   route({
     name,
     service: 'devices',
@@ -113,6 +114,7 @@ const lifecycle = (name: string, verb: string, summary: string) =>
     path: `/api/devices/:deviceId/${verb}`,
     summary,
     access: { kind: 'user', permission: 'devices:use' },
+    audit: `device.${verb}`,
     params: ByDevice,
     answer: item(Accepted, 202),
     problems: ['device_not_found', 'illegal_transition', 'operation_in_progress', 'stale_allocation'],
@@ -128,6 +130,7 @@ export const DeleteDevice = route({
   path: '/api/devices/:deviceId',
   summary: 'Delete a phone and all it holds.',
   access: { kind: 'user', permission: 'devices:use' },
+  audit: 'device.delete',
   params: ByDevice,
   answer: item(Accepted, 202),
   problems: ['device_not_found', 'operation_in_progress', 'device_allocated'],
@@ -161,6 +164,7 @@ export const AddAdbKey = route({
   path: '/api/adb-keys',
   summary: 'Register one of one’s adb public keys (the line in ~/.android/adbkey.pub); idempotent.',
   access: { kind: 'user', permission: 'devices:use' },
+  audit: 'adb_key.add',
   body: z.strictObject({
     publicKey: z.string().min(100).max(2000),
     label: z.string().trim().max(64).optional(),
@@ -187,6 +191,7 @@ export const DeleteAdbKey = route({
   path: '/api/adb-keys/:adbKeyId',
   summary: 'Remove an adb key; connections that use it are cut.',
   access: { kind: 'user', permission: 'devices:use' },
+  audit: 'adb_key.delete',
   params: z.strictObject({ adbKeyId: z.guid() }),
   answer: none,
   problems: ['adb_key_not_found'],

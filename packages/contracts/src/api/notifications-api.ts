@@ -34,6 +34,7 @@ export const ReadNotification = route({
   path: '/api/notifications/:notificationId/read',
   summary: 'Mark a notice as read; idempotent.',
   access: { kind: 'user', permission: 'notifications:use' },
+  audit: 'notification.read',
   params: z.strictObject({ notificationId: z.guid() }),
   answer: item(Notification),
   problems: ['notification_not_found'],

@@ -1,4 +1,4 @@
-/* What operators do by hand when something is stuck, and the record of it.
+/* What operators do by hand when something is stuck.
  *
  * A saga's verbs go to the service that keeps it, by the prefix of its id. Dead letters are those of the queues of one
  * service each: the gateway asks all services, and the one whose letter it is answers.
@@ -71,32 +71,6 @@ export type Replay = z.infer<typeof Replay>
 
 const ReplayedQueue = z.object({ queue: z.string(), replayed: z.int() })
 
-export const AuditVerb = z.enum([
-  'saga.retry',
-  'saga.skip',
-  'saga.turn_back',
-  'dead_letter.replay',
-  'dead_letters.replay_all',
-])
-export type AuditVerb = z.infer<typeof AuditVerb>
-
-export const AuditEntry = z.object({
-  id: z.string(),
-  service: ServiceName,
-  at: z.iso.datetime(),
-  /** The user who did it. */
-  actor: z.string(),
-  verb: z.string(),
-  /** The saga, the dead letter, or the queue. */
-  target: z.string(),
-  reason: z.string().nullable(),
-  /** `unknown`: it is going on, or its process died in the middle; look at the target. */
-  outcome: z.enum(['unknown', 'done', 'refused', 'failed']),
-  /** What came of it, or why not. */
-  detail: z.string().nullable(),
-})
-export type AuditEntry = z.infer<typeof AuditEntry>
-
 const replayBody = z.strictObject({ reason: Reason.optional() })
 const replayAllBody = z.strictObject({ queue: Queue.optional(), reason: Reason.optional() })
 
@@ -146,15 +120,6 @@ export function operatorRoutes(service: ServiceName) {
       body: replayAllBody.extend({ actor: Actor }),
       answer: item(z.array(ReplayedQueue)),
     }),
-    listAudit: route({
-      ...inside,
-      name: `${service}.listAudit`,
-      method: 'GET',
-      path: '/internal/audit',
-      summary: 'What operators did here by hand, newest first: to a tenant’s things, and to the platform’s.',
-      query: PageQuery.extend({ tenantId: TenantId }),
-      answer: list(AuditEntry),
-    }),
   }
 }
 
@@ -167,6 +132,7 @@ export const RetrySaga = route({
   path: '/api/sagas/:sagaId/retry',
   summary: 'Tries a waiting, stuck or quarantined saga again at once. Audited.',
   access: { kind: 'user', permission: 'sagas:operate' },
+  audit: 'saga.retry',
   params: BySaga,
   body: z.strictObject({ reason: Reason.optional() }),
   answer: item(SagaView),
@@ -181,6 +147,7 @@ export const SkipSagaStep = route({
   summary:
     'Gives up the step at which a saga stands: an undo, or a step past the point of no return that is not the last. Audited.',
   access: { kind: 'user', permission: 'sagas:operate' },
+  audit: 'saga.skip',
   params: BySaga,
   body: z.strictObject({
     /** As the operator saw it: refused when the saga has moved on since. */
@@ -202,6 +169,7 @@ export const TurnSagaBack = route({
   path: '/api/sagas/:sagaId/turn-back',
   summary: 'Makes a saga undo what it did, as its deadline would; the reason becomes its error. Audited.',
   access: { kind: 'user', permission: 'sagas:operate' },
+  audit: 'saga.turn_back',
   params: BySaga,
   body: z.strictObject({ reason: Reason }),
   answer: item(SagaView),
@@ -240,6 +208,7 @@ export const ReplayDeadLetter = route({
   summary:
     'Puts a dead letter back into its queue under its own event id. Harmless when repeated: it says that it was done. Audited.',
   access: { kind: 'user', permission: 'platform:operate' },
+  audit: 'dead_letter.replay',
   params: ByDeadLetter,
   body: replayBody,
   answer: item(Replay),
@@ -253,18 +222,8 @@ export const ReplayDeadLetters = route({
   path: '/api/dead-letters/replay',
   summary: 'Puts all dead letters back, or those of one queue; answers how many. Audited.',
   access: { kind: 'user', permission: 'platform:operate' },
+  audit: 'dead_letters.replay_all',
   body: replayAllBody,
   answer: item(z.object({ replayed: z.int(), queues: z.array(ReplayedQueue) })),
   problems: ['unknown_queue'],
-})
-
-export const ListAudit = route({
-  name: 'listAudit',
-  service: 'gateway',
-  method: 'GET',
-  path: '/api/audit',
-  summary: 'What operators did by hand, newest first: to sagas of one’s tenant, and to dead letters.',
-  access: { kind: 'user', permission: 'audit:read' },
-  query: PageQuery,
-  answer: list(AuditEntry),
 })

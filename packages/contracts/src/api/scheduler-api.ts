@@ -43,6 +43,7 @@ export const CreateAllocation = route({
   path: '/api/allocations',
   summary: 'Get a pooled phone for some minutes. Naming another user needs an operator.',
   access: { kind: 'user', permission: 'allocations:use' },
+  audit: 'allocation.request',
   body: z.strictObject({
     userId: UserId.optional(),
     durationMinutes: z.int().min(1).max(1440).default(60),
@@ -82,6 +83,7 @@ export const ReleaseAllocation = route({
   path: '/api/allocations/:allocationId/release',
   summary: 'Give a phone back.',
   access: { kind: 'user', permission: 'allocations:use' },
+  audit: 'allocation.release',
   params: ByAllocation,
   answer: item(Accepted, 202),
   problems: ['allocation_not_found', 'illegal_transition'],

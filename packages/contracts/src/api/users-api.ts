@@ -37,6 +37,7 @@ export const Login = route({
   path: '/api/auth/login',
   summary: 'Sign in with e-mail and password.',
   access: { kind: 'public' },
+  audit: 'session.sign_in',
   body: z.strictObject({
     email: Email,
     password: z.string().min(1).max(256),
@@ -60,6 +61,7 @@ export const Refresh = route({
   path: '/api/auth/refresh',
   summary: 'Exchange a refresh token for new tokens. Using one twice revokes the whole session.',
   access: { kind: 'public' },
+  audit: { none: 'A session that is on record goes on; a reused token that ends it is on record by itself.' },
   body: z.strictObject({ refreshToken: z.string().min(1).max(500) }),
   answer: item(Tokens),
   problems: ['invalid_refresh_token'],
@@ -72,6 +74,7 @@ export const Logout = route({
   path: '/api/auth/logout',
   summary: 'End the session of a refresh token.',
   access: { kind: 'public' },
+  audit: 'session.sign_out',
   body: z.strictObject({ refreshToken: z.string().min(1).max(500) }),
   answer: none,
 })
@@ -93,6 +96,7 @@ export const CreateUser = route({
   path: '/api/users',
   summary: 'Make an account in the caller’s tenant.',
   access: { kind: 'user', permission: 'users:manage' },
+  audit: 'user.create',
   body: z.strictObject({
     email: Email,
     password: Password,
@@ -155,6 +159,7 @@ export const RevokeSession = route({
   path: '/api/users/:userId/sessions/:sessionId',
   summary: 'End one session everywhere, open sockets included, within 2 s.',
   access: { kind: 'user', permission: 'account:manage' },
+  audit: 'session.revoke',
   params: z.strictObject({ userId: UserId, sessionId: z.guid() }),
   answer: none,
   problems: ['user_not_found', 'session_not_found'],
@@ -167,6 +172,7 @@ export const RevokeSessions = route({
   path: '/api/users/:userId/sessions',
   summary: 'End all sessions of an account but the one that asks; answers how many.',
   access: { kind: 'user', permission: 'account:manage' },
+  audit: 'session.revoke_all',
   params: z.strictObject({ userId: UserId }),
   answer: item(z.object({ revoked: z.int() })),
   problems: ['user_not_found'],
@@ -191,6 +197,7 @@ export const CreateApiKey = route({
   path: '/api/api-keys',
   summary: 'Make an API key for oneself. The key is shown this once and kept only as a hash.',
   access: { kind: 'user', permission: 'account:manage' },
+  audit: 'api_key.create',
   body: z.strictObject({
     name: z.string().trim().min(1).max(64),
     expiresInDays: z.int().min(1).max(3650).optional(),
@@ -208,6 +215,7 @@ export const RotateApiKey = route({
   path: '/api/api-keys/:apiKeyId/rotate',
   summary: 'Make the successor of a key: same name, scopes and life. The old one works on for the overlap.',
   access: { kind: 'user', permission: 'account:manage' },
+  audit: 'api_key.rotate',
   params: z.strictObject({ apiKeyId: z.guid() }),
   body: z.strictObject({
     /** Seconds; 0 ends the old key at once. */
@@ -235,6 +243,7 @@ export const DeleteApiKey = route({
   path: '/api/api-keys/:apiKeyId',
   summary: 'Revoke an API key.',
   access: { kind: 'user', permission: 'account:manage' },
+  audit: 'api_key.delete',
   params: z.strictObject({ apiKeyId: z.guid() }),
   answer: none,
 })
@@ -277,6 +286,7 @@ export const RotateSigningKey = route({
   summary:
     'Make a new signing key. It is published before it is used, so nobody notices; a compromised one ends at once, and all its tokens with it.',
   access: { kind: 'user', permission: 'platform:operate' },
+  audit: 'signing_key.rotate',
   body: z.strictObject({ compromised: z.boolean().default(false) }),
   answer: item(SigningKey, 201),
   problems: ['rotation_under_way'],

@@ -5,6 +5,7 @@ import { type Caller, may } from '@cloudphone/contracts/access'
 import type { AppId, Ids, TenantId } from '@cloudphone/contracts/id'
 import type { Database } from '@cloudphone/db/database'
 import type { CrashPoints } from '@cloudphone/observe/crash-point'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import { common, ProblemError } from '@cloudphone/runtime/problem'
 import { deleteApp, findApp, findAppByBytes, insertApp, listApps, lockApp } from '../db/app-repo.ts'
 import { countLive } from '../db/installation-repo.ts'
@@ -26,6 +27,7 @@ export interface Bytes {
 export class AppService {
   readonly #database: Database<AppsSchema>
   readonly #blobs: BlobStore
+  readonly #audit: Audit
   readonly #ids: Ids
   readonly #telemetry: Telemetry
   readonly #crash: CrashPoints
@@ -35,6 +37,7 @@ export class AppService {
   constructor(options: {
     database: Database<AppsSchema>
     blobs: BlobStore
+    audit: Audit
     ids: Ids
     telemetry: Telemetry
     crash: CrashPoints
@@ -42,6 +45,7 @@ export class AppService {
   }) {
     this.#database = options.database
     this.#blobs = options.blobs
+    this.#audit = options.audit
     this.#ids = options.ids
     this.#telemetry = options.telemetry
     this.#crash = options.crash
@@ -110,6 +114,8 @@ export class AppService {
       const installations = await countLive(tx, appId)
       if (installations > 0) throw problems.app_in_use({ appId, installations })
       await deleteApp(tx, appId)
+      const { tenantId } = caller
+      await this.#audit.add(tx, { verb: 'app.delete', target: appId, tenantId, before: recorded(row) })
     })
     this.#telemetry.deleted(appId)
     await discardBlobs(this.#blobs, appId, this.#telemetry)
@@ -126,7 +132,7 @@ export class AppService {
     const hasIcon = await this.#keepIcon(id, info)
     await draft.commit(apkKey(id))
     await this.#crash.reach('apps.blobs_kept')
-    const row = await insertApp(this.#database.kysely, {
+    const row = await this.#insert({
       ...{ id, tenant_id: caller.tenantId, uploaded_by: caller.userId, has_icon: hasIcon },
       ...{ package_name: info.packageName, label: info.label, permissions: [...info.permissions] },
       ...{ version_code: info.versionCode, version_name: info.versionName },
@@ -142,6 +148,16 @@ export class AppService {
     return row
   }
 
+  async #insert(app: Parameters<typeof insertApp>[1]): Promise<AppRow | undefined> {
+    return await this.#database.transaction(async (tx) => {
+      const row = await insertApp(tx, app)
+      if (row === undefined) return undefined
+      const { id: target, tenant_id: tenantId } = row
+      await this.#audit.add(tx, { verb: 'app.upload', target, tenantId, after: recorded(row) })
+      return row
+    })
+  }
+
   /** One at a time: a hostile APK may make us hold a table of 96 MiB, and a hundred of them at once would be the end. */
   async #describe(path: string): Promise<ApkInfo> {
     const description = this.#lastDescription.then(() => describeApk(path))
@@ -153,6 +169,7 @@ export class AppService {
   async #again(known: AppRow, draft: BlobDraft): Promise<AppRow> {
     await draft.commit(apkKey(known.id))
     this.#telemetry.uploadedAgain(known.id)
+    this.#audit.nothingChanged()
     return known
   }
 
@@ -163,6 +180,7 @@ export class AppService {
     // Deleted again since: a coincidence of three, which the caller may simply repeat.
     if (winner === undefined) throw common.service_unavailable({ service: 'apps' })
     this.#telemetry.uploadedAgain(winner.id)
+    this.#audit.nothingChanged()
     return winner
   }
 
@@ -172,5 +190,13 @@ export class AppService {
     await using draft = await this.#blobs.draft(Readable.from([icon.data]))
     await draft.commit(iconKey(id))
     return true
+  }
+}
+
+/** What the audit log keeps of an app. */
+function recorded({ package_name, label, version_code, version_name, size_bytes, sha256 }: AppRow) {
+  return {
+    ...{ packageName: package_name, label, versionCode: version_code, versionName: version_name },
+    ...{ sizeBytes: size_bytes, sha256 },
   }
 }

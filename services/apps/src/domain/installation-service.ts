@@ -3,6 +3,7 @@ import { AppInstallRequested } from '@cloudphone/contracts/events/app-events'
 import type { AppId, DeviceId, Ids, InstallationId } from '@cloudphone/contracts/id'
 import { afterCommit, type Database, type Tx } from '@cloudphone/db/database'
 import type { Outbox } from '@cloudphone/outbox/outbox'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import { common } from '@cloudphone/runtime/problem'
 import type { ServiceClient } from '@cloudphone/runtime/service-client'
 import { keepApp } from '../db/app-repo.ts'
@@ -22,6 +23,7 @@ const EXPIRY_BATCH = 200
 export class InstallationService {
   readonly #database: Database<AppsSchema>
   readonly #outbox: Outbox
+  readonly #audit: Audit
   readonly #client: ServiceClient
   readonly #ids: Ids
   readonly #telemetry: Telemetry
@@ -31,6 +33,7 @@ export class InstallationService {
   constructor(options: {
     database: Database<AppsSchema>
     outbox: Outbox
+    audit: Audit
     client: ServiceClient
     ids: Ids
     telemetry: Telemetry
@@ -41,6 +44,7 @@ export class InstallationService {
   }) {
     this.#database = options.database
     this.#outbox = options.outbox
+    this.#audit = options.audit
     this.#client = options.client
     this.#ids = options.ids
     this.#telemetry = options.telemetry
@@ -137,7 +141,10 @@ export class InstallationService {
   ): Promise<InstallationRow | undefined> {
     if (!(await keepApp(tx, app.id))) throw problems.app_not_found({ appId: app.id })
     const row = await repo.insertInstallation(tx, wanted)
-    if (row === undefined) return await repo.findFirst(tx, wanted)
+    if (row === undefined) {
+      this.#audit.nothingChanged()
+      return await repo.findFirst(tx, wanted)
+    }
     await this.#outbox.add(tx, AppInstallRequested, {
       aggregateId: row.id,
       aggregateVersion: row.version,
@@ -146,6 +153,10 @@ export class InstallationService {
         ...{ packageName: row.package_name, allocationId: row.allocation_id, fence: row.fence },
         ...{ versionCode: app.version_code, sizeBytes: app.size_bytes, sha256: app.sha256 },
       },
+    })
+    await this.#audit.add(tx, {
+      ...{ verb: 'app.install', target: row.id, tenantId: row.tenant_id },
+      after: { appId: row.app_id, deviceId: row.device_id, packageName: row.package_name },
     })
     const ids = { installationId: row.id, appId: row.app_id, deviceId: row.device_id }
     afterCommit(tx, () => this.#telemetry.installRequested(ids))

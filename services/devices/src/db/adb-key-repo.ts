@@ -39,13 +39,17 @@ export async function lockAdbKeys(tx: Tx<DevicesSchema>, userId: UserId): Promis
 }
 
 /** True when there was one. */
-export async function dropAdbKey(tx: Tx<DevicesSchema>, userId: UserId, id: string): Promise<boolean> {
-  const gone = await tx
+export async function dropAdbKey(
+  tx: Tx<DevicesSchema>,
+  userId: UserId,
+  id: string,
+): Promise<Pick<AdbKeyRow, 'label' | 'fingerprint'> | undefined> {
+  return await tx
     .deleteFrom('adb_keys')
     .where('id', '=', id)
     .where('user_id', '=', userId)
+    .returning(['label', 'fingerprint'])
     .executeTakeFirst()
-  return gone.numDeletedRows > 0n
 }
 
 export async function listAdbKeys(

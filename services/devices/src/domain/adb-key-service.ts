@@ -32,9 +32,15 @@ export class AdbKeyService {
         label: label ?? parsed.comment,
         fingerprint: parsed.fingerprint,
       })
-      if (!added) return row
+      if (!added) {
+        this.#deps.audit.nothingChanged()
+        return row
+      }
       if (count >= MAX_KEYS) throw problems.too_many_adb_keys({ limit: MAX_KEYS })
       await wantKeysAnew(tx, caller.userId)
+      const { id: target, label: name, fingerprint } = row
+      const after = { label: name, fingerprint }
+      await this.#deps.audit.add(tx, { verb: 'adb_key.add', target, tenantId: caller.tenantId, after })
       afterCommit(tx, this.#keysChanged)
       return row
     })
@@ -42,8 +48,11 @@ export class AdbKeyService {
 
   async remove(caller: Caller, adbKeyId: string): Promise<void> {
     await this.#deps.database.transaction(async (tx) => {
-      if (!(await dropAdbKey(tx, caller.userId, adbKeyId))) throw problems.adb_key_not_found({ adbKeyId })
+      const before = await dropAdbKey(tx, caller.userId, adbKeyId)
+      if (before === undefined) throw problems.adb_key_not_found({ adbKeyId })
       await wantKeysAnew(tx, caller.userId)
+      const { tenantId } = caller
+      await this.#deps.audit.add(tx, { verb: 'adb_key.delete', target: adbKeyId, tenantId, before })
       afterCommit(tx, this.#keysChanged)
     })
   }

@@ -46,7 +46,10 @@ export class DeviceService {
     const ownerId = ownerOf(caller, wish.userId)
     const deviceId = DeviceId.parse(idOfRequest('device', requestKey))
     const known = await this.#knownFrom(caller, deviceId)
-    if (known !== undefined) return known
+    if (known !== undefined) {
+      this.#deps.audit.nothingChanged()
+      return known
+    }
     const isGranted =
       ownerId !== null && (await this.#reserve(caller, { wish, ownerId, deviceId })) === 'later'
     await this.#deps.crash.reach('devices.quota_reserved')
@@ -56,6 +59,7 @@ export class DeviceService {
       return accepted
     }
     // The same request was carried out beside us.
+    this.#deps.audit.nothingChanged()
     const other = await this.#knownFrom(caller, deviceId)
     if (other === undefined) throw problems.device_not_found({ deviceId })
     return other
@@ -144,6 +148,10 @@ export class DeviceService {
         input: { deviceId, userId: ownerId, providerType },
       })
       await tell(this.#deps.outbox, tx, device, [fact(DeviceCreationRequested, { sagaId, providerType })])
+      await this.#deps.audit.add(tx, {
+        ...{ verb: 'device.create', target: deviceId, tenantId: caller.tenantId },
+        after: { ...wish, userId: ownerId, providerType, sagaId },
+      })
       return { sagaId, device }
     })
   }

@@ -1,5 +1,6 @@
 import { type Caller, may } from '@cloudphone/contracts/access'
 import type { DeviceId } from '@cloudphone/contracts/id'
+import type { AuditVerb } from '@cloudphone/contracts/route'
 import type { Tx } from '@cloudphone/db/database'
 import type { SagaDefinition } from '@cloudphone/saga/definition'
 import type { Sagas } from '@cloudphone/saga/engine'
@@ -63,13 +64,20 @@ export class LifecycleService {
         tenantId: asked.caller.tenantId,
         input: { deviceId: device.id, userId: device.user_id },
       })
-      if (!started.created) return { sagaId: started.sagaId, device }
+      if (!started.created) {
+        this.#deps.audit.nothingChanged()
+        return { sagaId: started.sagaId, device }
+      }
       const set = { restart_at: null, resume_on_start: false }
       const moved = await moveDevice(tx, device.id, 'delete', { events: 1, set })
       if (moved === undefined) throw illegal(device, 'delete')
       await tell(this.#deps.outbox, tx, moved, [
         statusChanged(device.status, 'DELETING', this.#deps.clock.now()),
       ])
+      await this.#record(tx, 'device.delete', {
+        device,
+        after: { status: 'DELETING', sagaId: started.sagaId },
+      })
       return { sagaId: started.sagaId, device: moved }
     })
     this.#deps.telemetry.accepted('deletion', asked.deviceId, accepted.sagaId)
@@ -94,11 +102,26 @@ export class LifecycleService {
         },
       })
       const from: readonly string[] = moves[operation].from
-      if (started.created && !from.includes(device.status)) throw illegal(device, operation)
+      if (!started.created) this.#deps.audit.nothingChanged()
+      else {
+        if (!from.includes(device.status)) throw illegal(device, operation)
+        await this.#record(tx, `device.${operation}`, { device, after: { sagaId: started.sagaId } })
+      }
       return { sagaId: started.sagaId, device }
     })
     this.#deps.telemetry.accepted(operation, asked.deviceId, accepted.sagaId)
     return accepted
+  }
+
+  /** The saga goes on from here; what comes of it is told in its timeline. */
+  #record(
+    tx: Tx<DevicesSchema>,
+    verb: AuditVerb,
+    { device, after }: { device: DeviceRow; after: object },
+  ): Promise<void> {
+    const { id: target, tenant_id: tenantId, name, status, user_id: userId } = device
+    const before = { name, status, userId, allocationId: device.allocation_id }
+    return this.#deps.audit.add(tx, { verb, target, tenantId, before, after })
   }
 
   /** Runs `work` under the device's lock, once the caller's right to it is clear. */

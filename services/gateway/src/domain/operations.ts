@@ -3,7 +3,6 @@
  */
 import type { Caller } from '@cloudphone/contracts/access'
 import {
-  type AuditEntry,
   type DeadLetter,
   type DeadLetterView,
   operatorRoutes,
@@ -83,16 +82,6 @@ export class Operations {
       return answer.value
     })
     return { queues, replayed: queues.reduce((sum, one) => sum + one.replayed, 0) }
-  }
-
-  /** What was done by hand in all services, the newest first. @throws ProblemError `service_unavailable`. */
-  async audit({ tenantId }: Caller, wanted: PageWanted): Promise<PageOf<AuditEntry>> {
-    const query = { ...defined(wanted), tenantId }
-    const pages = await Promise.all(
-      statefulServices.map((service) => this.#client.call(operatorRoutes(service).listAudit, { query })),
-    )
-    const merged = pages.flatMap(({ items }) => items).sort((one, other) => (one.id < other.id ? 1 : -1))
-    return mergedPage(pages, merged, wanted.limit, ({ id }) => id)
   }
 
   /**

@@ -24,7 +24,6 @@ export function platformRoutes({
       operations.replay(caller, params.deadLetterId, body.reason),
     ),
     bind(operator.ReplayDeadLetters, ({ caller, body }) => operations.replayAll(caller, body)),
-    bind(operator.ListAudit, ({ caller, query }) => operations.audit(caller, query)),
     bind(api.Doctor, async () => {
       const { healthy, checkedAt, reports } = await doctor.examine()
       return { healthy, checkedAt: checkedAt.toISOString(), reports: [...reports] }

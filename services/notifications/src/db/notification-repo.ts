@@ -1,4 +1,4 @@
-import type { Database, Tx } from '@cloudphone/db/database'
+import type { Tx } from '@cloudphone/db/database'
 import { type Kysely, type Selectable, sql } from 'kysely'
 import type { NotificationsSchema } from './schema.ts'
 
@@ -30,17 +30,31 @@ export async function listNotifications(
   return rows.orderBy('id', 'desc').limit(query.limit).execute()
 }
 
-/** Marks one of a user's notices as read and returns it; undefined when the user has no such notice. */
+/** Marks one of a user's unread notices as read and returns it; undefined when the user has no such one. */
 export async function markRead(
-  database: Database<NotificationsSchema>,
+  tx: Tx<NotificationsSchema>,
   key: { id: string; userId: string },
 ): Promise<NotificationRow | undefined> {
-  return database.kysely
+  return tx
     .updateTable('notification')
-    .set({ read_at: sql<Date>`coalesce(read_at, app_now())` })
+    .set({ read_at: sql<Date>`app_now()` })
     .where('id', '=', key.id)
     .where('user_id', '=', key.userId)
+    .where('read_at', 'is', null)
     .returningAll()
+    .executeTakeFirst()
+}
+
+/** One of a user's notices. */
+export async function findNotification(
+  db: Kysely<NotificationsSchema>,
+  key: { id: string; userId: string },
+): Promise<NotificationRow | undefined> {
+  return db
+    .selectFrom('notification')
+    .selectAll()
+    .where('id', '=', key.id)
+    .where('user_id', '=', key.userId)
     .executeTakeFirst()
 }
 

@@ -1,8 +1,10 @@
 import type { Caller } from '@cloudphone/contracts/access'
 import type { Ids } from '@cloudphone/contracts/id'
 import { afterCommit, type Database, type Tx } from '@cloudphone/db/database'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import {
   deleteOld,
+  findNotification,
   insertNotification,
   listNotifications,
   markRead,
@@ -25,18 +27,21 @@ export type { NotificationRow, NotificationsSchema }
 /** Stores notices, shows them to their users, and has them pushed once they are stored for good. */
 export class NotificationService {
   readonly #database: Database<NotificationsSchema>
+  readonly #audit: Audit
   readonly #ids: Ids
   readonly #telemetry: Telemetry
   readonly #push: () => void
 
   constructor(options: {
     database: Database<NotificationsSchema>
+    audit: Audit
     ids: Ids
     telemetry: Telemetry
     /** Wakes the sockets of every instance. */
     push: () => void
   }) {
     this.#database = options.database
+    this.#audit = options.audit
     this.#ids = options.ids
     this.#telemetry = options.telemetry
     this.#push = options.push
@@ -72,9 +77,20 @@ export class NotificationService {
 
   /** Marks one of the caller's own notices as read. @throws ProblemError `notification_not_found`. */
   async read(caller: Caller, notificationId: string): Promise<NotificationRow> {
-    const row = await markRead(this.#database, { id: notificationId, userId: caller.userId })
-    if (row === undefined) throw problems.notification_not_found({ notificationId })
-    return row
+    return await this.#database.transaction(async (tx) => {
+      const key = { id: notificationId, userId: caller.userId }
+      const read = await markRead(tx, key)
+      if (read !== undefined) {
+        const { tenantId } = caller
+        const after = { type: read.type, readAt: read.read_at }
+        await this.#audit.add(tx, { verb: 'notification.read', target: notificationId, tenantId, after })
+        return read
+      }
+      const known = await findNotification(tx, key)
+      if (known === undefined) throw problems.notification_not_found({ notificationId })
+      this.#audit.nothingChanged()
+      return known
+    })
   }
 
   /** Deletes what is older than it should be kept. */

@@ -3,6 +3,7 @@ import type { AllocationStatus } from '@cloudphone/contracts/api/scheduler-api'
 import type { AllocationId, Ids, UserId } from '@cloudphone/contracts/id'
 import type { Database, Tx } from '@cloudphone/db/database'
 import { DatabaseUnavailable, isUniqueViolation } from '@cloudphone/db/errors'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import { common } from '@cloudphone/runtime/problem'
 import type { Sagas } from '@cloudphone/saga/engine'
 import {
@@ -31,6 +32,7 @@ export interface AllocationServiceDeps {
   readonly sagas: Sagas
   readonly grant: GrantDefinition
   readonly beginRelease: BeginRelease
+  readonly audit: Audit
   readonly sessions: Sessions
   readonly ids: Ids
   readonly telemetry: SchedulerTelemetry
@@ -59,7 +61,7 @@ export class AllocationService {
     const userId = wanted.userId ?? caller.userId
     await this.#assertMayGive(caller, userId)
     const known = await findByRequest(this.#database.kysely, requestKey)
-    if (known !== undefined) return known
+    if (known !== undefined) return this.#again(known)
     // Of each try its own: what a try that died has reserved runs out, and is no reason to refuse the next one.
     const reservationId = this.#deps.ids.next<'reservation'>()
     await this.#deps.sessions.reserve(reservationId, { userId, tenantId: caller.tenantId })
@@ -72,8 +74,14 @@ export class AllocationService {
       if (!isUniqueViolation(error, 'allocations_request_key')) throw error
       const first = await findByRequest(this.#database.kysely, requestKey)
       if (first === undefined) throw error
-      return first
+      return this.#again(first)
     }
+  }
+
+  /** What an earlier request of the same key, or its double beside us, has done. */
+  #again(row: AllocationRow): AllocationRow {
+    this.#deps.audit.nothingChanged()
+    return row
   }
 
   async #claim(
@@ -85,7 +93,7 @@ export class AllocationService {
       reservationId,
     }: { userId: UserId; durationMinutes: number; requestKey: string; reservationId: string },
   ): Promise<AllocationRow> {
-    const { ids, grant, sagas, telemetry } = this.#deps
+    const { audit, ids, grant, sagas, telemetry } = this.#deps
     const id = ids.next<'allocation'>()
     const sagaId = `${grant.type}-${ids.next<'saga'>()}`
     const row = await this.#database.transaction(async (tx: Tx<SchedulerSchema>) => {
@@ -102,6 +110,8 @@ export class AllocationService {
         ...{ definition: grant, sagaId, businessKey: requestKey, subject: id, userId, tenantId },
         input: { allocationId: id, deviceId, userId, fence, releaseFence, reservationId },
       })
+      const after = { userId, deviceId, durationMinutes, sagaId }
+      await audit.add(tx, { verb: 'allocation.request', target: id, tenantId, after })
       return made
     })
     if (row === undefined) {
@@ -152,7 +162,7 @@ export class AllocationService {
     )
     if (row !== undefined) return row
     const now = await this.get(caller, allocationId)
-    if (releasedStatuses.includes(now.status)) return now
+    if (releasedStatuses.includes(now.status)) return this.#again(now)
     throw problems.illegal_transition({
       ...{ allocationId, status: now.status, allowed: moves.release.from.join(' or ') },
       sagaId: now.grant_saga_id,

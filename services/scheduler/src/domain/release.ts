@@ -1,6 +1,7 @@
 import type { ReleaseReason } from '@cloudphone/contracts/events/allocation-events'
 import type { AllocationId, Ids } from '@cloudphone/contracts/id'
 import { afterCommit, type Tx } from '@cloudphone/db/database'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import type { Sagas } from '@cloudphone/saga/engine'
 import { beginEnding } from '../db/allocation-repo.ts'
 import type { AllocationRow, SchedulerSchema } from '../db/schema.ts'
@@ -23,11 +24,12 @@ export type BeginRelease = (
 /** The one way out of ACTIVE: the guarded update and the saga `allocation_release` in one commit. */
 export function releaser(deps: {
   sagas: Sagas
+  audit: Audit
   definition: ReleaseDefinition
   ids: Ids
   telemetry: SchedulerTelemetry
 }): BeginRelease {
-  const { sagas, definition, ids, telemetry } = deps
+  const { sagas, audit, definition, ids, telemetry } = deps
   return async (tx, { detail = '', ...end }) => {
     const sagaId = `${definition.type}-${ids.next<'saga'>()}`
     const row = await beginEnding(tx, { ...end, detail, sagaId })
@@ -37,7 +39,11 @@ export function releaser(deps: {
       ...{ userId: row.user_id, tenantId: row.tenant_id },
       input: { allocationId: row.id, deviceId: row.device_id, releaseFence: row.release_fence },
     })
-    const { id: allocationId, device_id: deviceId, user_id: userId } = row
+    const { id: allocationId, device_id: deviceId, user_id: userId, tenant_id: tenantId } = row
+    await audit.add(tx, {
+      ...{ verb: 'allocation.release', target: allocationId, tenantId, reason: end.reason },
+      ...{ before: { status: 'ACTIVE', deviceId, userId }, after: { status: row.status, sagaId, detail } },
+    })
     afterCommit(tx, () => telemetry.releasing({ allocationId, deviceId, userId, reason: end.reason, detail }))
     return row
   }

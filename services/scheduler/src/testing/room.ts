@@ -15,7 +15,9 @@ import { silentLog } from '@cloudphone/observe/log'
 import { type Metrics, openMetrics } from '@cloudphone/observe/metrics'
 import { OUTBOX_MIGRATIONS, openOutbox } from '@cloudphone/outbox/open-outbox'
 import { staticRegistry } from '@cloudphone/registry/registry'
+import { openAuditLog } from '@cloudphone/runtime/audit-log'
 import { ClosingStack } from '@cloudphone/runtime/closing'
+import { RUNTIME_MIGRATIONS } from '@cloudphone/runtime/idempotency'
 import type { ServiceParts } from '@cloudphone/runtime/service'
 import { openServiceClient } from '@cloudphone/runtime/service-client'
 import { openServiceTokens } from '@cloudphone/runtime/tokens'
@@ -79,8 +81,8 @@ export function factsOf(
 
 export async function openRoom(): Promise<Room> {
   const kernel = [APP_NOW_MIGRATIONS, OUTBOX_MIGRATIONS, INBOX_MIGRATIONS, LEASE_MIGRATIONS, SAGA_MIGRATIONS]
-  const own = new URL('../db/migrations/', import.meta.url)
-  const testDatabase = await createTestDatabase({ schema: SCHEMA, migrations: [...kernel, own] })
+  const own = [RUNTIME_MIGRATIONS, new URL('../db/migrations/', import.meta.url)]
+  const testDatabase = await createTestDatabase({ schema: SCHEMA, migrations: [...kernel, ...own] })
   const clock = testClock(testDatabase)
   const log = silentLog()
   const metrics = openMetrics(SCHEMA)
@@ -111,6 +113,7 @@ export async function openRoom(): Promise<Room> {
   const outbox = openOutbox({ source: '/cloudphone/scheduler', ids: systemIds, wake: () => undefined })
   const leases = openLeases({ database, executor, log, metrics, clock })
   closing.defer('leases', () => leases.close())
+  const audit = openAuditLog({ database, ids: systemIds, log, name: SCHEMA })
   let sagas: Sagas | undefined
   const context = {
     ...{
@@ -125,7 +128,14 @@ export async function openRoom(): Promise<Room> {
       metrics,
       closing,
     },
-    ...{ database, outbox, leases, crash: crashPoints(undefined), settings: scheduler.settings.parse({}) },
+    ...{
+      database,
+      outbox,
+      audit,
+      leases,
+      crash: crashPoints(undefined),
+      settings: scheduler.settings.parse({}),
+    },
     openSagas: (definitions: Parameters<typeof openSagas<SchedulerSchema>>[0]['definitions']) => {
       sagas = openSagas<SchedulerSchema>({
         database,

@@ -74,17 +74,18 @@ export async function listApiKeys(
   return (await select.execute()).map(apiKeyOf)
 }
 
-/** Deletes a key of this user; false when there is none. */
+/** Deletes a key of this user and gives what it was; undefined when there is none. */
 export async function deleteApiKey(
   db: Kysely<UsersSchema>,
   { id, userId }: { id: string; userId: UserId },
-): Promise<boolean> {
-  const deleted = await db
+): Promise<ApiKey | undefined> {
+  const row = await db
     .deleteFrom('api_keys')
     .where('id', '=', id)
     .where('user_id', '=', userId)
+    .returning(shown)
     .executeTakeFirst()
-  return deleted.numDeletedRows === 1n
+  return row && apiKeyOf(row)
 }
 
 /** What stands behind a good key. */

@@ -141,6 +141,26 @@ export async function updateLimits(
   await tx.updateTable('quotas').set(limitColumns(limits)).where('user_id', '=', userId).execute()
 }
 
+const ownLimits = [
+  ...(['max_devices as maxDevices', 'max_cpu as maxCpu', 'max_memory as maxMemory'] as const),
+  ...(['max_storage as maxStorage', 'max_sessions as maxSessions'] as const),
+] as const
+
+/** A user's own limits, null for a default; the row is locked. */
+export async function lockLimits(tx: Kysely<UsersSchema>, userId: UserId): Promise<OwnLimits | undefined> {
+  const rows = tx.selectFrom('quotas').select(ownLimits).where('user_id', '=', userId)
+  return await rows.forUpdate().executeTakeFirst()
+}
+
+/** The same of a tenant. */
+export async function lockTenantLimits(
+  tx: Kysely<UsersSchema>,
+  tenantId: TenantId,
+): Promise<OwnLimits | undefined> {
+  const rows = tx.selectFrom('tenant_quotas').select(ownLimits).where('tenant_id', '=', tenantId)
+  return await rows.forUpdate().executeTakeFirst()
+}
+
 /** As `updateLimits`, of a tenant; answers the version of the event that tells of it. */
 export async function updateTenantLimits(
   tx: Kysely<UsersSchema>,

@@ -1,4 +1,4 @@
-import type { UserId } from '@cloudphone/contracts/id'
+import type { TenantId, UserId } from '@cloudphone/contracts/id'
 import { type Kysely, sql } from 'kysely'
 import type { SessionRecord } from '../domain/session.ts'
 import type { UsersSchema } from './schema.ts'
@@ -66,26 +66,39 @@ export async function useToken(
   return used.rows[0]
 }
 
+/** A session that has just ended, and whose it was. */
+export interface EndedSession {
+  readonly sessionId: string
+  readonly userId: UserId
+  readonly tenantId: TenantId
+}
+
 /** Ends the session of a token that was used before; undefined when there is nothing to end. */
-export async function revokeReused(tx: Kysely<UsersSchema>, tokenHash: Buffer): Promise<string | undefined> {
-  const revoked = await sql<{ id: string }>`
+export async function revokeReused(
+  tx: Kysely<UsersSchema>,
+  tokenHash: Buffer,
+): Promise<EndedSession | undefined> {
+  const revoked = await sql<EndedSession>`
     update sessions set revoked_at = app_now(), revoke_reason = 'reuse'
-    from refresh_tokens
+    from refresh_tokens, users
     where refresh_tokens.token_hash = ${tokenHash} and refresh_tokens.used_at is not null
-      and sessions.id = refresh_tokens.session_id and sessions.revoked_at is null
-    returning sessions.id`.execute(tx)
-  return revoked.rows[0]?.id
+      and sessions.id = refresh_tokens.session_id and users.id = sessions.user_id and sessions.revoked_at is null
+    returning sessions.id as "sessionId", users.id as "userId", users.tenant_id as "tenantId"`.execute(tx)
+  return revoked.rows[0]
 }
 
 /** Ends the session that a token belongs to; undefined when it is unknown or ended already. */
-export async function revokeByToken(tx: Kysely<UsersSchema>, tokenHash: Buffer): Promise<string | undefined> {
-  const revoked = await sql<{ id: string }>`
+export async function revokeByToken(
+  tx: Kysely<UsersSchema>,
+  tokenHash: Buffer,
+): Promise<EndedSession | undefined> {
+  const revoked = await sql<EndedSession>`
     update sessions set revoked_at = app_now(), revoke_reason = 'logout'
-    from refresh_tokens
+    from refresh_tokens, users
     where refresh_tokens.token_hash = ${tokenHash}
-      and sessions.id = refresh_tokens.session_id and sessions.revoked_at is null
-    returning sessions.id`.execute(tx)
-  return revoked.rows[0]?.id
+      and sessions.id = refresh_tokens.session_id and users.id = sessions.user_id and sessions.revoked_at is null
+    returning sessions.id as "sessionId", users.id as "userId", users.tenant_id as "tenantId"`.execute(tx)
+  return revoked.rows[0]
 }
 
 /** Deletes sessions that ended or expired a while ago, with their tokens; returns how many. */

@@ -3,6 +3,7 @@ import { UserCreated } from '@cloudphone/contracts/events/user-events'
 import type { Ids, TenantId, UserId } from '@cloudphone/contracts/id'
 import { afterCommit, type Database, type Tx } from '@cloudphone/db/database'
 import type { Outbox } from '@cloudphone/outbox/outbox'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import {
   ensureTenant,
   findAccount,
@@ -28,6 +29,7 @@ interface NewAccount {
 export class AccountService {
   readonly #database: Database<UsersSchema>
   readonly #outbox: Outbox
+  readonly #audit: Audit
   readonly #hasher: PasswordHasher
   readonly #ids: Ids
   readonly #telemetry: UsersTelemetry
@@ -35,12 +37,14 @@ export class AccountService {
   constructor(deps: {
     database: Database<UsersSchema>
     outbox: Outbox
+    audit: Audit
     hasher: PasswordHasher
     ids: Ids
     telemetry: UsersTelemetry
   }) {
     this.#database = deps.database
     this.#outbox = deps.outbox
+    this.#audit = deps.audit
     this.#hasher = deps.hasher
     this.#ids = deps.ids
     this.#telemetry = deps.telemetry
@@ -114,6 +118,13 @@ export class AccountService {
       aggregateId: id,
       aggregateVersion: made.version,
       payload: { userId: id, tenantId, email, role },
+    })
+    const { name, status } = made.account
+    await this.#audit.add(tx, {
+      verb: 'user.create',
+      target: id,
+      tenantId,
+      after: { email, name, role, status },
     })
     afterCommit(tx, () => this.#telemetry.userCreated({ userId: id, tenantId, role }))
     return made.account

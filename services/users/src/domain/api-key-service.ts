@@ -1,6 +1,7 @@
 import { type Caller, may, type Permission } from '@cloudphone/contracts/access'
 import type { Ids } from '@cloudphone/contracts/id'
 import type { Database } from '@cloudphone/db/database'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import { findAccount } from '../db/account-repo.ts'
 import {
   deleteApiKey,
@@ -28,6 +29,7 @@ import type { Revocations } from './revocations.ts'
 /** API keys: secrets for programs, each of one user and with that user's role. */
 export class ApiKeyService {
   readonly #database: Database<UsersSchema>
+  readonly #audit: Audit
   readonly #revocations: Revocations
   readonly #signer: TokenSigner
   readonly #secrets: Secrets
@@ -36,6 +38,7 @@ export class ApiKeyService {
 
   constructor(deps: {
     database: Database<UsersSchema>
+    audit: Audit
     revocations: Revocations
     signer: TokenSigner
     secrets: Secrets
@@ -43,6 +46,7 @@ export class ApiKeyService {
     telemetry: UsersTelemetry
   }) {
     this.#database = deps.database
+    this.#audit = deps.audit
     this.#revocations = deps.revocations
     this.#signer = deps.signer
     this.#secrets = deps.secrets
@@ -67,14 +71,19 @@ export class ApiKeyService {
     // A key that was made by a narrowed key is no wider than that one.
     const scopes = wanted.scopes ?? caller.scopes
     const key = `${apiKeyMark}${this.#secrets.next()}`
-    const made = await insertApiKey(this.#database.kysely, {
-      id: this.#ids.next<'api_key'>(),
-      userId: caller.userId,
-      name: wanted.name,
-      prefix: key.slice(0, apiKeyPrefixLength),
-      keyHash: hashOfSecret(key),
-      expiresInDays: wanted.expiresInDays,
-      scopes,
+    const made = await this.#database.transaction(async (tx) => {
+      const row = await insertApiKey(tx, {
+        id: this.#ids.next<'api_key'>(),
+        userId: caller.userId,
+        name: wanted.name,
+        prefix: key.slice(0, apiKeyPrefixLength),
+        keyHash: hashOfSecret(key),
+        expiresInDays: wanted.expiresInDays,
+        scopes,
+      })
+      const { tenantId } = caller
+      await this.#audit.add(tx, { verb: 'api_key.create', target: row.id, tenantId, after: row })
+      return row
     })
     this.#telemetry.apiKeyMade({ userId: caller.userId, apiKeyId: made.id })
     return { ...made, key }
@@ -102,6 +111,10 @@ export class ApiKeyService {
       })
       if (next === undefined) throw problems.api_key_not_found({ apiKeyId })
       if (overlapSeconds === 0) await this.#revocations.revokeSession(tx, apiKeyId)
+      await this.#audit.add(tx, {
+        ...{ verb: 'api_key.rotate', target: apiKeyId, tenantId: caller.tenantId },
+        ...{ before: { id: apiKeyId }, after: { ...next, overlapSeconds } },
+      })
       return next
     })
     this.#telemetry.apiKeyMade({ userId: caller.userId, apiKeyId: made.id })
@@ -111,9 +124,11 @@ export class ApiKeyService {
   /** Revokes one of the caller's keys. @throws ProblemError `api_key_not_found`, also for other people's. */
   async delete(caller: Caller, apiKeyId: string): Promise<void> {
     await this.#database.transaction(async (tx) => {
-      const deleted = await deleteApiKey(tx, { id: apiKeyId, userId: caller.userId })
-      if (!deleted) throw problems.api_key_not_found({ apiKeyId })
+      const before = await deleteApiKey(tx, { id: apiKeyId, userId: caller.userId })
+      if (before === undefined) throw problems.api_key_not_found({ apiKeyId })
       await this.#revocations.revokeSession(tx, apiKeyId)
+      const { tenantId } = caller
+      await this.#audit.add(tx, { verb: 'api_key.delete', target: apiKeyId, tenantId, before })
     })
     this.#telemetry.apiKeyRevoked({ userId: caller.userId, apiKeyId })
   }

@@ -3,6 +3,7 @@ import type { Database } from '@cloudphone/db/database'
 import type { Mailer } from '@cloudphone/mail/mailer'
 import type { Clock } from '@cloudphone/observe/clock'
 import type { Outbox } from '@cloudphone/outbox/outbox'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import type { UsersSchema } from '../db/schema.ts'
 import { type Secrets, systemSecrets } from '../secrets.ts'
 import type { UsersTelemetry } from '../telemetry.ts'
@@ -25,6 +26,7 @@ import { TenantService } from './tenant-service.ts'
 export interface IdentityGround {
   readonly database: Database<UsersSchema>
   readonly outbox: Outbox
+  readonly audit: Audit
   readonly revocations: Revocations
   readonly signer: TokenSigner
   readonly hasher: PasswordHasher

@@ -18,7 +18,8 @@ let instances: QuotaService[]
 beforeAll(async () => {
   room = await openUsersRoom({ poolSize: 25 })
   const outbox = openOutbox({ source: 'users', ids: systemIds, wake: () => undefined })
-  const deps = { database: room.database, telemetry: room.telemetry, outbox, defaults: someDefaults }
+  const { database, audit, telemetry } = room
+  const deps = { database, audit, telemetry, outbox, defaults: someDefaults }
   instances = Array.from({ length: 3 }, () => new QuotaService(deps))
 })
 afterAll(() => room[Symbol.asyncDispose]())

@@ -247,6 +247,7 @@ test('what runs under one id at the same time is one reservation or a tombstone'
     const once = wanted(account)
     const other = new QuotaService({
       ...{ database: room.database, telemetry: room.telemetry, defaults: someDefaults },
+      audit: room.audit,
       outbox: openOutbox({ source: 'users', ids: systemIds, wake: () => undefined }),
     })
     const outcomes = await Promise.allSettled([

@@ -8,6 +8,7 @@ import type { TenantId, UserId } from '@cloudphone/contracts/id'
 import { afterCommit, type Database, type Tx } from '@cloudphone/db/database'
 import { groupCommit } from '@cloudphone/db/group-commit'
 import type { Outbox } from '@cloudphone/outbox/outbox'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import { common } from '@cloudphone/runtime/problem'
 import { findAccount } from '../db/account-repo.ts'
 import {
@@ -15,6 +16,8 @@ import {
   findTenantQuota,
   findUserQuota,
   lockBooks,
+  lockLimits,
+  lockTenantLimits,
   nextUserVersion,
   noteTold,
   updateLimits,
@@ -69,6 +72,7 @@ const TOMBSTONE_DAYS = 30
  */
 export class QuotaService {
   readonly #database: Database<UsersSchema>
+  readonly #audit: Audit
   readonly #outbox: Outbox
   readonly #defaults: QuotaDefaults
   readonly #telemetry: UsersTelemetry
@@ -79,11 +83,13 @@ export class QuotaService {
   constructor(deps: {
     database: Database<UsersSchema>
     outbox: Outbox
+    audit: Audit
     defaults: QuotaDefaults
     telemetry: UsersTelemetry
   }) {
     this.#database = deps.database
     this.#outbox = deps.outbox
+    this.#audit = deps.audit
     this.#defaults = deps.defaults
     this.#telemetry = deps.telemetry
   }
@@ -105,6 +111,7 @@ export class QuotaService {
     assertMaySee(caller, await findAccount(this.#database.kysely, userId), userId)
     if (!may(caller, 'users:manage')) throw common.forbidden({ permission: 'users:manage' })
     return await this.#database.transaction(async (tx) => {
+      const before = await lockLimits(tx, userId)
       await updateLimits(tx, userId, limits)
       const quota = await findUserQuota(tx, userId, this.#defaults)
       if (quota === undefined) throw problems.user_not_found({ userId })
@@ -113,6 +120,8 @@ export class QuotaService {
         aggregateVersion: await nextUserVersion(tx, userId),
         payload: { userId, tenantId: quota.tenantId, ...quota.limits },
       })
+      const { tenantId } = quota
+      await this.#audit.add(tx, { verb: 'quota.set', target: userId, tenantId, before, after: limits })
       afterCommit(tx, () => this.#telemetry.quotaLimitsSet({ whose: 'user', id: userId, by: caller.userId }))
       return quota
     })
@@ -132,6 +141,7 @@ export class QuotaService {
     await this.#ofTenant(tenantId)
     return await this.#database.transaction(async (tx) => {
       await ensureTenantBook(tx, tenantId)
+      const before = await lockTenantLimits(tx, tenantId)
       const version = await updateTenantLimits(tx, tenantId, limits)
       const quota = await findTenantQuota(tx, tenantId, this.#defaults)
       if (quota === undefined) throw problems.tenant_not_found({ tenantId })
@@ -140,6 +150,8 @@ export class QuotaService {
         aggregateVersion: version,
         payload: { tenantId, ...quota.limits },
       })
+      const verb = 'tenant_quota.set'
+      await this.#audit.add(tx, { verb, target: tenantId, tenantId, before, after: limits })
       const set = { whose: 'tenant', id: tenantId, by: caller.userId }
       afterCommit(tx, () => this.#telemetry.quotaLimitsSet(set))
       return quota

@@ -86,6 +86,9 @@ test('the reuse of a token ends no other session of the same user', async () => 
   await room.sessions.refresh(phone.refreshToken)
   await expect(room.sessions.refresh(phone.refreshToken)).rejects.toMatchObject(refused)
   expect((await room.sessions.refresh(laptop.refreshToken)).account.email).toBe('two@example.com')
+  const [record] = await room.audit.search({ verb: 'session.revoke_reused', limit: 1, after: undefined })
+  expect(record).toMatchObject({ tenantId: phone.account.tenantId, outcome: 'done' })
+  expect(record?.target).toBe(record?.sessionId)
 })
 
 test('signing out ends the session; unknown tokens mean nothing', async () => {

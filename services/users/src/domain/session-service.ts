@@ -1,6 +1,7 @@
 import type { Caller } from '@cloudphone/contracts/access'
 import type { Ids, UserId } from '@cloudphone/contracts/id'
 import type { Database } from '@cloudphone/db/database'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import { findAccount, findCredentials } from '../db/account-repo.ts'
 import { endSessions } from '../db/revocation-repo.ts'
 import type { UsersSchema } from '../db/schema.ts'
@@ -52,6 +53,7 @@ const endedSessionDays = 30
 /** Sessions: sign in, refresh, sign out. */
 export class SessionService {
   readonly #database: Database<UsersSchema>
+  readonly #audit: Audit
   readonly #revocations: Revocations
   readonly #hasher: PasswordHasher
   readonly #throttle: SignInThrottle
@@ -65,6 +67,7 @@ export class SessionService {
 
   constructor(deps: {
     database: Database<UsersSchema>
+    audit: Audit
     revocations: Revocations
     hasher: PasswordHasher
     throttle: SignInThrottle
@@ -77,6 +80,7 @@ export class SessionService {
     refreshTokenDays: number
   }) {
     this.#database = deps.database
+    this.#audit = deps.audit
     this.#revocations = deps.revocations
     this.#hasher = deps.hasher
     this.#throttle = deps.throttle
@@ -138,6 +142,8 @@ export class SessionService {
         tokenHash: hashOfSecret(refreshToken),
         lifeDays: this.#refreshTokenDays,
       })
+      const { id: actor, tenantId } = account
+      await this.#audit.add(tx, { verb: 'session.sign_in', target: sessionId, tenantId, actor, sessionId })
     })
     this.#telemetry.signedIn({ userId: account.id, sessionId })
     return this.#grant(account, sessionId, refreshToken)
@@ -157,8 +163,15 @@ export class SessionService {
       const used = await useToken(tx, { tokenHash, lifeDays })
       if (used === undefined) {
         const revoked = await revokeReused(tx, tokenHash)
-        if (revoked !== undefined) await this.#revocations.revokeSession(tx, revoked)
-        return { kind: 'refused', revoked }
+        if (revoked !== undefined) {
+          const { sessionId, tenantId } = revoked
+          await this.#revocations.revokeSession(tx, sessionId)
+          await this.#audit.add(tx, {
+            ...{ verb: 'session.revoke_reused', target: sessionId, tenantId, sessionId },
+            reason: 'a refresh token was used a second time',
+          })
+        }
+        return { kind: 'refused', revoked: revoked?.sessionId }
       }
       const account = await findAccount(tx, used.userId)
       if (account === undefined || account.status !== 'active') return { kind: 'refused', revoked: undefined }
@@ -176,8 +189,14 @@ export class SessionService {
   async logout(refreshToken: string): Promise<void> {
     const sessionId = await this.#database.transaction(async (tx) => {
       const ended = await revokeByToken(tx, hashOfSecret(refreshToken))
-      if (ended !== undefined) await this.#revocations.revokeSession(tx, ended)
-      return ended
+      if (ended === undefined) {
+        this.#audit.nothingChanged()
+        return undefined
+      }
+      const { sessionId, userId: actor, tenantId } = ended
+      await this.#revocations.revokeSession(tx, sessionId)
+      await this.#audit.add(tx, { verb: 'session.sign_out', target: sessionId, tenantId, actor, sessionId })
+      return sessionId
     })
     if (sessionId !== undefined) this.#telemetry.sessionRevoked({ sessionId, reason: 'logout' })
   }
@@ -197,20 +216,30 @@ export class SessionService {
 
   /** Ends one session. @throws ProblemError `session_not_found`, `user_not_found`, `forbidden`. */
   async revoke(caller: Caller, userId: UserId, sessionId: string): Promise<void> {
-    assertMayManage(caller, await findAccount(this.#database.kysely, userId), userId)
+    const account = await findAccount(this.#database.kysely, userId)
+    assertMayManage(caller, account, userId)
     await this.#database.transaction(async (tx) => {
       if (!(await endSession(tx, { sessionId, userId }))) throw problems.session_not_found({ sessionId })
       await this.#revocations.revokeSession(tx, sessionId)
+      const { tenantId } = account
+      await this.#audit.add(tx, { verb: 'session.revoke', target: sessionId, tenantId, before: { userId } })
     })
     this.#telemetry.sessionRevoked({ sessionId, reason: 'revoked' })
   }
 
   /** Ends all sessions of an account but the one that asks; returns how many. @throws as `revoke`. */
   async revokeAll(caller: Caller, userId: UserId): Promise<number> {
-    assertMayManage(caller, await findAccount(this.#database.kysely, userId), userId)
+    const account = await findAccount(this.#database.kysely, userId)
+    assertMayManage(caller, account, userId)
     const ended = await this.#database.transaction(async (tx) => {
       const ids = await endSessions(tx, { userId, reason: 'revoked', exceptId: caller.sessionId })
       for (const id of ids) await this.#revocations.revokeSession(tx, id)
+      if (ids.length === 0) this.#audit.nothingChanged()
+      else {
+        const { tenantId } = account
+        const before = { sessions: ids }
+        await this.#audit.add(tx, { verb: 'session.revoke_all', target: userId, tenantId, before })
+      }
       return ids
     })
     for (const sessionId of ended) this.#telemetry.sessionRevoked({ sessionId, reason: 'revoked' })

@@ -4,6 +4,7 @@
  * - retired: signs no more; published until the last token that it signed has expired
  */
 import type { Database } from '@cloudphone/db/database'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import type { UsersSchema } from '../db/schema.ts'
 import {
   dropAllKeys,
@@ -26,6 +27,7 @@ const leadSeconds = 10
 /** Changes the key that access tokens are signed with, without anybody noticing, or at once. */
 export class SigningKeyService {
   readonly #database: Database<UsersSchema>
+  readonly #audit: Audit
   readonly #revocations: Revocations
   readonly #telemetry: UsersTelemetry
   readonly #keepSeconds: number
@@ -33,6 +35,7 @@ export class SigningKeyService {
 
   constructor(deps: {
     database: Database<UsersSchema>
+    audit: Audit
     revocations: Revocations
     telemetry: UsersTelemetry
     /** As long as the longest-lived token lives, and a little more for clocks that differ. */
@@ -41,6 +44,7 @@ export class SigningKeyService {
     maxAgeDays: number
   }) {
     this.#database = deps.database
+    this.#audit = deps.audit
     this.#revocations = deps.revocations
     this.#telemetry = deps.telemetry
     this.#keepSeconds = deps.keepSeconds
@@ -61,6 +65,8 @@ export class SigningKeyService {
     await this.#database.transaction(async (tx) => {
       if (!(await insertNextKey(tx, key, leadSeconds))) throw problems.rotation_under_way()
       await this.#revocations.keysChanged(tx)
+      const after = { kid: key.kid, state: 'next' }
+      await this.#audit.add(tx, { verb: 'signing_key.rotate', target: key.kid, tenantId: null, after })
     })
     this.#telemetry.signingKeyMade({ kid: key.kid })
     return this.#record(key.kid)
@@ -73,6 +79,10 @@ export class SigningKeyService {
       await dropAllKeys(tx)
       await insertActiveKey(tx, key)
       await this.#revocations.keysChanged(tx)
+      await this.#audit.add(tx, {
+        ...{ verb: 'signing_key.rotate', target: key.kid, tenantId: null, reason: 'compromised' },
+        after: { kid: key.kid, state: 'active' },
+      })
     })
     this.#telemetry.signingKeysRevoked({ kid: key.kid })
     return this.#record(key.kid)

@@ -5,6 +5,8 @@ import type { DatabaseTarget } from '@cloudphone/db/target'
 import { silentLog } from '@cloudphone/observe/log'
 import { openMetrics } from '@cloudphone/observe/metrics'
 import { OUTBOX_MIGRATIONS, openOutbox } from '@cloudphone/outbox/open-outbox'
+import { openAuditLog } from '@cloudphone/runtime/audit-log'
+import { RUNTIME_MIGRATIONS } from '@cloudphone/runtime/idempotency'
 import { ensureTenant, insertAccount } from '../db/account-repo.ts'
 import type { UsersSchema } from '../db/schema.ts'
 import { judgeInvariants } from '../domain/invariants.ts'
@@ -29,7 +31,7 @@ export async function openQuotaStand(
 ): Promise<QuotaStand> {
   const log = silentLog()
   const directories = [
-    ...[APP_NOW_MIGRATIONS, OUTBOX_MIGRATIONS],
+    ...[APP_NOW_MIGRATIONS, OUTBOX_MIGRATIONS, RUNTIME_MIGRATIONS],
     new URL('../db/migrations/', import.meta.url),
   ]
   await migrate({ url, schema: 'users', directories, log })
@@ -53,6 +55,7 @@ export async function openQuotaStand(
     people,
     quotas: new QuotaService({
       ...{ database, telemetry: openTelemetry(log, openMetrics('users')) },
+      audit: openAuditLog({ database, ids: systemIds, log, name: 'users' }),
       outbox: openOutbox({ source: 'users', ids: systemIds, wake: () => undefined }),
       defaults: { user: wide, tenant: wide },
     }),

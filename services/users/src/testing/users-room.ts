@@ -9,7 +9,9 @@ import { openFolderMailer } from '@cloudphone/mail/folder-mailer'
 import { silentLog } from '@cloudphone/observe/log'
 import { openMetrics } from '@cloudphone/observe/metrics'
 import { OUTBOX_MIGRATIONS, openOutbox } from '@cloudphone/outbox/open-outbox'
+import { type AuditLog, openAuditLog } from '@cloudphone/runtime/audit-log'
 import { deriveKey } from '@cloudphone/runtime/derived-key'
+import { RUNTIME_MIGRATIONS } from '@cloudphone/runtime/idempotency'
 import { createTestDatabase, type TestClock, testClock } from '@cloudphone/testing/postgres'
 import { sql } from 'kysely'
 import { ensureTenant } from '../db/account-repo.ts'
@@ -31,6 +33,7 @@ import { openTelemetry, type UsersTelemetry } from '../telemetry.ts'
 /** The domain of the users service over a real database of its own, with a clock that the test moves. */
 export interface UsersRoom extends AsyncDisposable, Identity {
   readonly database: Database<UsersSchema>
+  readonly audit: AuditLog
   readonly clock: TestClock
   readonly signer: TokenSigner
   readonly revocations: Revocations
@@ -70,7 +73,10 @@ export async function openUsersRoom({
   ...options
 }: { poolSize?: number } & Partial<IdentityOptions> = {}): Promise<UsersRoom> {
   const testDatabase = await createTestDatabase({
-    migrations: [APP_NOW_MIGRATIONS, OUTBOX_MIGRATIONS, new URL('../db/migrations/', import.meta.url)],
+    migrations: [
+      ...[APP_NOW_MIGRATIONS, OUTBOX_MIGRATIONS, RUNTIME_MIGRATIONS],
+      new URL('../db/migrations/', import.meta.url),
+    ],
     schema: 'users',
   })
   const log = silentLog()
@@ -93,7 +99,8 @@ export async function openUsersRoom({
     },
   })
   const hasher = await openPasswordHasher('nobody')
-  const base = { database, revocations, ids: systemIds, telemetry }
+  const audit = openAuditLog({ database, ids: systemIds, log, name: 'users' })
+  const base = { database, revocations, audit, ids: systemIds, telemetry }
   const folder = await mkdtemp(join(tmpdir(), 'cloudphone-mail-'))
   const mailer = await openFolderMailer({ folder, from: 'Cloudphone <no-reply@phones.example>' })
   const identity = openIdentity(
@@ -116,6 +123,7 @@ export async function openUsersRoom({
   const password = 'correct horse battery'
   return {
     database,
+    audit,
     clock,
     signer,
     revocations,
@@ -125,7 +133,7 @@ export async function openUsersRoom({
     mailFolder: folder,
     post: () => readMails(identity, folder),
     apiKeys: new ApiKeyService({ ...base, signer, secrets: systemSecrets }),
-    quotas: new QuotaService({ database, outbox, telemetry, defaults: someDefaults }),
+    quotas: new QuotaService({ database, outbox, audit, telemetry, defaults: someDefaults }),
     telemetry,
     account: async (email, role = 'member', tenantSlug = 'default') => {
       const tenantId: TenantId = await ensureTenant(database.kysely, {
