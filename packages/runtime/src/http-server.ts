@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
-import type { Socket } from 'node:net'
 import { isIP, type Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { type Caller, may } from '@cloudphone/contracts/access'
