@@ -151,6 +151,19 @@ describe('a bound route', () => {
     expect({ status, code: json.code }).toEqual({ status: 400, code: 'malformed_form' })
   })
 
+  it('says of a form that breaks off in its file that it cannot be read', async () => {
+    const take = bind(Take, async ({ upload }) => {
+      for await (const _part of upload?.stream ?? []);
+      return { said: 'taken' }
+    })
+    const { url } = await serve([take])
+    const part = '--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\nxyz'
+    const { status, json } = await say(url, '/api/take', part, {
+      'content-type': 'multipart/form-data; boundary=b',
+    })
+    expect({ status, code: json.code }).toEqual({ status: 400, code: 'malformed_form' })
+  })
+
   it('takes a well-formed request id and makes one up instead of any other', async () => {
     const { url } = await serve([echo])
     const given = await say(url, '/api/echo/hey', { loud: true }, { 'x-request-id': 'abc-12345678' })

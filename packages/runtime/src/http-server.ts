@@ -31,6 +31,8 @@ export interface Upload {
   readonly stream: Readable
   /** True when the stream was cut because it passed the limit; only known at its end. */
   readonly truncated: () => boolean
+  /** What the parser of forms had against the file while it was read. */
+  readonly fault: () => Error | undefined
 }
 
 /** What a handler gets: everything parsed and checked by the route's contract. */
@@ -283,7 +285,11 @@ function addRoute(app: FastifyInstance, binding: Binding, options: RouteOptions)
         reply.header('x-request-id', request.id)
         const handle = (requestKey: string): Promise<unknown> =>
           inScope(cause, async (scope) => {
-            const result = await binding.handle(prepared(requestKey))
+            const asked = prepared(requestKey)
+            const result = await binding.handle(asked).catch((error: unknown) => {
+              // The form broke off while its file was read: its reader fails by the parser's error.
+              throw error === asked.upload?.fault() ? malformed(error) : error
+            })
             options.auditCheck?.(route, scope)
             return result
           })
@@ -428,11 +434,7 @@ function addressOf(request: FastifyRequest, { serviceTokens }: HttpServerOptions
 async function uploadOf(request: FastifyRequest, route: Route): Promise<Upload> {
   if (!request.isMultipart()) throw common.unsupported_media_type({ wanted: 'multipart/form-data' })
   const file = await request.file().catch((error: unknown) => {
-    // What the parser of forms says about the form itself has no status of its own.
-    if (error instanceof Error && !('statusCode' in error)) {
-      throw common.malformed_form({ reason: error.message })
-    }
-    throw error
+    throw malformed(error)
   })
   if (file === undefined || file.fieldname !== route.upload) {
     throw new ProblemError({
@@ -441,7 +443,20 @@ async function uploadOf(request: FastifyRequest, route: Route): Promise<Upload> 
       detail: `The form has no file in its field '${route.upload}'.`,
     })
   }
-  return { filename: file.filename, stream: file.file, truncated: () => file.file.truncated }
+  let fault: Error | undefined
+  file.file.once('error', (error: Error) => {
+    fault = error
+  })
+  return {
+    ...{ filename: file.filename, stream: file.file },
+    ...{ truncated: () => file.file.truncated, fault: () => fault },
+  }
+}
+
+/** What the parser of forms says about a form itself has no status of its own; anything else stays as it is. */
+function malformed(error: unknown): unknown {
+  const isTheirs = error instanceof Error && !(error instanceof ProblemError) && !('statusCode' in error)
+  return isTheirs ? common.malformed_form({ reason: error.message }) : error
 }
 
 function answer(reply: FastifyReply, route: Route, result: unknown): FastifyReply {
