@@ -220,6 +220,7 @@ function translate(error: unknown): unknown {
   if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return common.body_too_large({ limitBytes: bodyLimitBytes })
   if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE')
     return common.unsupported_media_type({ wanted: 'application/json' })
+  if (isOfForm(error)) return common.form_malformed()
   const status =
     typeof error === 'object' && error !== null && 'statusCode' in error ? error.statusCode : undefined
   if (
@@ -231,6 +232,16 @@ function translate(error: unknown): unknown {
     return new ProblemError({ status, code: 'invalid_request', detail: error.message })
   }
   return error
+}
+
+/**
+ * True for what @fastify/busboy says of a form that ends early or has no boundary, to us or through the stream of the file.
+ * Its errors have no code, only these words.
+ */
+function isOfForm(error: unknown): boolean {
+  return (
+    error instanceof Error && /unexpected end of multipart data$|^Multipart: Boundary/i.test(error.message)
+  )
 }
 
 function sendProblem(
