@@ -33,6 +33,16 @@ const Wait = route({
   access: { kind: 'public' },
   answer: item(z.object({ why: z.string() })),
 })
+const Take = route({
+  name: 'take',
+  service: 'users',
+  method: 'POST',
+  path: '/api/take',
+  summary: 'Takes a file.',
+  access: { kind: 'public' },
+  upload: 'file',
+  answer: item(z.object({ said: z.string() })),
+})
 const Inner = route({
   name: 'inner',
   service: 'users',
@@ -129,6 +139,16 @@ describe('a bound route', () => {
     })
     expect(status).toBe(415)
     expect(json.code).toBe('unsupported_media_type')
+  })
+
+  it.each([
+    ['without a boundary', 'multipart/form-data'],
+    ['of an empty boundary', 'multipart/form-data; boundary='],
+    ['that ends too early', 'multipart/form-data; boundary=b'],
+  ])('says of a form %s that it cannot be read', async (_what, type) => {
+    const { url } = await serve([bind(Take, async () => ({ said: 'taken' }))])
+    const { status, json } = await say(url, '/api/take', '--b\n', { 'content-type': type })
+    expect({ status, code: json.code }).toEqual({ status: 400, code: 'form_malformed' })
   })
 
   it('takes a well-formed request id and makes one up instead of any other', async () => {

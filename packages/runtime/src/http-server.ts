@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import { isIP, type Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { type Caller, may } from '@cloudphone/contracts/access'
@@ -88,6 +89,8 @@ export interface HttpLimits {
   /** From the beginning of a request to the end of its head, in ms. */
   readonly headersTimeout?: number
   readonly maxRequestsPerSocket?: number
+  /** Whether a request that asks to speak another protocol is given to who listens for upgrades; else it is an ordinary one. */
+  readonly shouldUpgradeCallback?: (request: IncomingMessage) => boolean
   /** Answers what is not a request. */
   readonly refuse?: (error: NodeJS.ErrnoException, socket: Socket) => void
   /** Whose `X-Forwarded-For` is believed; nobody's when absent. */
@@ -124,10 +127,11 @@ export async function openHttpServer(
   options: HttpServerOptions,
   bindings: readonly Binding[],
 ): Promise<FastifyInstance> {
-  const { maxHeaderSize, connectionsCheckingInterval, headersTimeout, refuse, trustProxy, ...socket } =
-    options.limits ?? {}
+  const { maxHeaderSize, connectionsCheckingInterval, headersTimeout, ...limits } = options.limits ?? {}
+  const { shouldUpgradeCallback, refuse, trustProxy, ...socket } = limits
   const app = Fastify({
     http: {
+      ...(shouldUpgradeCallback !== undefined && { shouldUpgradeCallback }),
       ...(maxHeaderSize !== undefined && { maxHeaderSize }),
       ...(connectionsCheckingInterval !== undefined && { connectionsCheckingInterval }),
       ...(headersTimeout !== undefined && { headersTimeout }),

@@ -1,5 +1,6 @@
 import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { HttpLimits } from '@cloudphone/runtime/http-server'
 import { type ProblemError, renderProblem } from '@cloudphone/runtime/problem'
 import type { FastifyInstance } from 'fastify'
@@ -24,6 +25,8 @@ export const headLimits: HttpLimits = {
   connectionsCheckingInterval: lookMs,
   headersTimeout: headMs,
   maxRequestsPerSocket: requestsPerSocket,
+  // Who offers another protocol (curl offers h2c) gets the answer in this one: RFC 9110, section 7.8.
+  shouldUpgradeCallback: ({ headers }) => headers.upgrade?.toLowerCase() === 'websocket',
   refuse: (error, socket) => {
     if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy()
     writeProblem(socket, problemOf(error))
@@ -103,7 +106,7 @@ function problemOf(error: NodeJS.ErrnoException & { rawPacket?: Buffer; reason?:
 }
 
 /** Answers where there is no request: on the bare connection, which ends with it. */
-function writeProblem(socket: Socket, problem: ProblemError): void {
+export function writeProblem(socket: Duplex, problem: ProblemError): void {
   const { status, document } = renderProblem(problem, 'none')
   const body = JSON.stringify(document)
   const head = [

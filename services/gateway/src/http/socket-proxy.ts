@@ -1,10 +1,12 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { common } from '@cloudphone/runtime/problem'
 import type { FastifyInstance } from 'fastify'
 import { endToEnd } from '../domain/forwarding.ts'
 import { limitKeyOf, type RateLimiter } from '../domain/rate-limit.ts'
 import { problems } from '../errors.ts'
 import type { GatewayTelemetry } from '../telemetry.ts'
+import { writeProblem } from './bounds.ts'
 import type { Upstream } from './upstream.ts'
 
 interface SocketProxyOptions {
@@ -23,7 +25,9 @@ export function proxySockets(app: FastifyInstance, options: SocketProxyOptions):
   const open = new Set<Duplex>()
   app.server.on('upgrade', (request: IncomingMessage, caller: Duplex, head: Buffer) => {
     caller.on('error', () => caller.destroy())
-    void handOver(request, caller, head, { ...options, open }).catch(() => refuse(caller, '502 Bad Gateway'))
+    void handOver(request, caller, head, { ...options, open }).catch(() =>
+      writeProblem(caller, common.service_unavailable({ service: 'notifications' })),
+    )
   })
   // Upgraded connections are no longer the HTTP server's: its close would wait for them for ever.
   app.addHook('preClose', async () => {
@@ -40,18 +44,18 @@ async function handOver(
   head: Buffer,
   { upstream, limiter, telemetry, addressOf, open }: SocketProxyOptions & { open: Set<Duplex> },
 ): Promise<void> {
-  const url = new URL(request.url ?? '/', 'http://gateway')
-  const isSocketIo = url.pathname === '/socket.io/' && url.searchParams.get('transport') === 'websocket'
-  if (!isSocketIo || request.headers.upgrade?.toLowerCase() !== 'websocket') {
-    return refuse(caller, '404 Not Found')
+  const url = URL.parse(request.url ?? '/', 'http://gateway')
+  if (url?.pathname !== '/socket.io/' || url.searchParams.get('transport') !== 'websocket') {
+    return writeProblem(caller, common.not_found({ method: 'WebSocket', path: url?.pathname ?? request.url }))
   }
   const address = addressOf(request)
-  const taken = await limiter.take(limitKeyOf(address), 'read')
-  if (taken?.allowed === false) {
-    return refuse(caller, '429 Too Many Requests')
+  const verdict = await limiter.take(limitKeyOf(address), 'read')
+  if (verdict?.allowed === false) {
+    return writeProblem(caller, common.rate_limited({ retryAfterSeconds: verdict.resetSeconds }))
   }
   const line = await upstream.open('notifications').catch(() => undefined)
-  if (line === undefined) return refuse(caller, '503 Service Unavailable')
+  if (line === undefined)
+    return writeProblem(caller, common.service_unavailable({ service: 'notifications' }))
   const { socket: service, release } = line
   // Gone while the line was opened: its close has been told already.
   if (caller.destroyed) {
@@ -85,8 +89,4 @@ function handshake({ headers }: IncomingMessage, url: URL, address: string): str
     `x-forwarded-for: ${address}`,
   ]
   return `GET /socket.io/${url.search} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`
-}
-
-function refuse(caller: Duplex, status: string): void {
-  caller.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`)
 }

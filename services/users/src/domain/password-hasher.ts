@@ -14,13 +14,19 @@ export interface PasswordHasher {
  */
 const strength = { memoryCost: 19_456, timeCost: 2, parallelism: 1 } as const
 
-/** Opens the hasher; makes the hash that stands in for accounts which do not exist. */
-export async function openPasswordHasher(secret: string): Promise<PasswordHasher> {
-  const nobody = await hash(secret, strength)
+/**
+ * Opens the hasher; makes the hash that stands in for accounts which do not exist. `argon2` is the library, or one that
+ * counts.
+ */
+export async function openPasswordHasher(
+  secret: string,
+  argon2: { hash: typeof hash; verify: typeof verify } = { hash, verify },
+): Promise<PasswordHasher> {
+  const nobody = await argon2.hash(secret, strength)
   return {
-    hash: (password) => hash(password, strength),
+    hash: (password) => argon2.hash(password, strength),
     matches: async (password, passwordHash) => {
-      const same = await verify(passwordHash ?? nobody, password)
+      const same = await argon2.verify(passwordHash ?? nobody, password)
       return same && passwordHash !== undefined
     },
   }
