@@ -270,6 +270,26 @@ describe('uploads', () => {
     await refused(() => send(content), status, code)
   })
 
+  // Any form that broke off was once our failure: a 500.
+  test.each([
+    ['in its file', 'form-data; name="file"; filename="a.apk"'],
+    ['in a file that nobody asked for', 'form-data; name="__proto__"; filename="a.apk"'],
+    ['in a field', 'form-data; name="note"'],
+  ])('a form that ends %s is refused', async (_what, disposition) => {
+    const raw = `--b\r\nContent-Disposition: ${disposition}\r\n\r\nPK\u0003\u0004`
+    const headers = { 'content-type': 'multipart/form-data; boundary=b' }
+    const answer = await ask(alice.client, 'POST', '/api/apps', { raw, headers })
+    expect([answer.status, answer.body.code]).toEqual([
+      400,
+      expect.stringMatching(/^(form_malformed|file_missing|invalid_request)$/),
+    ])
+  })
+
+  test('a form without a boundary is refused', async () => {
+    const headers = { 'content-type': 'multipart/form-data' }
+    await refused(() => ask(alice.client, 'POST', '/api/apps', { raw: 'x', headers }), 400, 'form_malformed')
+  })
+
   test('a form without the file is refused', async () => {
     await refused(() => send(Buffer.from('x'), 'other'), 400, 'file_missing')
   })

@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto'
 import { ListSagas } from '@cloudphone/contracts/api/platform-api'
 import { CreateApiKey } from '@cloudphone/contracts/api/users-api'
-import type { Client } from '@cloudphone/sdk/client'
+import { type Client, openClient } from '@cloudphone/sdk/client'
 import fc from 'fast-check'
 import { createPhone, newPerson } from './door.ts'
 import { type FuzzRequest, type KnownIds, type Operation, openSender, requestsOf, wrongWith } from './fuzz.ts'
@@ -15,23 +15,36 @@ export function fuzzSeed(usual?: number): number {
 /** Who asks, and for whose things. */
 export interface FuzzTown {
   readonly url: string
-  readonly tokens: Readonly<Record<string, () => Promise<string | undefined>>>
+  /** The token of somebody, or none. */
+  tokenOf(name: string): Promise<string | undefined>
+  /** Signs somebody in anew: what is asked may well end his session, or change the key that it is signed with. */
+  renew(name: string): void
   readonly known: KnownIds
 }
 
-/** A phone, a key and people, at a platform that nobody else uses. `admin` is asked as, but never asked for. */
-export async function fuzzTown(admin: Client): Promise<FuzzTown> {
-  const [member, victim] = await Promise.all([newPerson(admin), newPerson(admin)])
+/** A phone, a key and people, at a platform that nobody else uses. Those who ask are never asked for. */
+export async function fuzzTown(founder: Client): Promise<FuzzTown> {
+  const [admin, member, victim] = await Promise.all([
+    newPerson(founder, 'admin'),
+    newPerson(founder),
+    newPerson(founder),
+  ])
   const phone = await createPhone(member.client)
   const { items: sagas } = await member.client.call(ListSagas)
   const apiKey = await victim.client.call(CreateApiKey, { body: { name: 'a key' } })
+  const people = new Map(Object.entries({ admin, member }))
+  const clients = new Map(Object.entries({ admin: admin.client, member: member.client }))
   return {
-    url: admin.url,
-    tokens: {
-      admin: () => admin.accessToken(),
-      member: () => member.client.accessToken(),
-      nobody: async () => undefined,
-      forger: async () => `${(await member.client.accessToken()).slice(0, -8)}AAAAAAAA`,
+    url: founder.url,
+    tokenOf: async (name) => {
+      if (name !== 'forger') return await clients.get(name)?.accessToken()
+      return `${(await clients.get('member')?.accessToken())?.slice(0, -8)}AAAAAAAA`
+    },
+    renew: (name) => {
+      const person = people.get(name)
+      if (person === undefined) return
+      const { email, password } = person
+      clients.set(name, openClient({ url: founder.url, credentials: { kind: 'password', email, password } }))
     },
     known: {
       userId: [victim.user.id],
@@ -59,8 +72,9 @@ export async function fuzz(
   try {
     await fc.assert(
       fc.asyncProperty(requests, async (request: FuzzRequest) => {
-        const answer = await sender.send(request, await town.tokens[request.as]?.())
+        const answer = await sender.send(request, await town.tokenOf(request.as))
         statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1)
+        if (answer.status === 401) town.renew(request.as)
         const wrong = wrongWith(answer)
         if (wrong !== undefined) throw new Error(`${wrong}: ${answer.status} ${answer.text.slice(0, 500)}`)
       }),

@@ -33,6 +33,7 @@ interface Parameter {
 
 interface Described {
   readonly operationId: string
+  readonly security?: readonly object[]
   readonly parameters?: readonly Parameter[]
   readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: Schema }>> }
 }
@@ -45,6 +46,8 @@ export interface Operation {
   readonly parameters: readonly Parameter[]
   readonly json: Schema | undefined
   readonly upload: boolean
+  /** True when it needs somebody who is signed in. */
+  readonly secured: boolean
 }
 
 /** A request as it is sent. */
@@ -73,6 +76,7 @@ export async function operationsOf(url: string): Promise<readonly Operation[]> {
       parameters: described.parameters ?? [],
       json: described.requestBody?.content['application/json']?.schema,
       upload: described.requestBody?.content['multipart/form-data'] !== undefined,
+      secured: (described.security ?? []).length > 0,
     })),
   )
   if (operations.length === 0) throw new Error(`${url} serves an OpenAPI document without operations`)

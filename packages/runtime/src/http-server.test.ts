@@ -148,7 +148,7 @@ describe('a bound route', () => {
   ])('says of a form %s that it cannot be read', async (_what, type) => {
     const { url } = await serve([bind(Take, async () => ({ said: 'taken' }))])
     const { status, json } = await say(url, '/api/take', '--b\n', { 'content-type': type })
-    expect({ status, code: json.code }).toEqual({ status: 400, code: 'malformed_form' })
+    expect({ status, code: json.code }).toEqual({ status: 400, code: 'form_malformed' })
   })
 
   it('says of a form that breaks off in its file that it cannot be read', async () => {
@@ -161,7 +161,7 @@ describe('a bound route', () => {
     const { status, json } = await say(url, '/api/take', part, {
       'content-type': 'multipart/form-data; boundary=b',
     })
-    expect({ status, code: json.code }).toEqual({ status: 400, code: 'malformed_form' })
+    expect({ status, code: json.code }).toEqual({ status: 400, code: 'form_malformed' })
   })
 
   it('takes a well-formed request id and makes one up instead of any other', async () => {

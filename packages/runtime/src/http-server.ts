@@ -31,8 +31,6 @@ export interface Upload {
   readonly stream: Readable
   /** True when the stream was cut because it passed the limit; only known at its end. */
   readonly truncated: () => boolean
-  /** What the parser of forms had against the file while it was read. */
-  readonly fault: () => Error | undefined
 }
 
 /** What a handler gets: everything parsed and checked by the route's contract. */
@@ -226,6 +224,7 @@ function translate(error: unknown): unknown {
   if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return common.body_too_large({ limitBytes: bodyLimitBytes })
   if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE')
     return common.unsupported_media_type({ wanted: 'application/json' })
+  if (isOfForm(error)) return common.form_malformed()
   const status =
     typeof error === 'object' && error !== null && 'statusCode' in error ? error.statusCode : undefined
   if (
@@ -237,6 +236,16 @@ function translate(error: unknown): unknown {
     return new ProblemError({ status, code: 'invalid_request', detail: error.message })
   }
   return error
+}
+
+/**
+ * True for what @fastify/busboy says of a form that ends early or has no boundary, to us or through the stream of the file.
+ * Its errors have no code, only these words.
+ */
+function isOfForm(error: unknown): boolean {
+  return (
+    error instanceof Error && /unexpected end of multipart data$|^Multipart: Boundary/i.test(error.message)
+  )
 }
 
 function sendProblem(
@@ -285,11 +294,7 @@ function addRoute(app: FastifyInstance, binding: Binding, options: RouteOptions)
         reply.header('x-request-id', request.id)
         const handle = (requestKey: string): Promise<unknown> =>
           inScope(cause, async (scope) => {
-            const asked = prepared(requestKey)
-            const result = await binding.handle(asked).catch((error: unknown) => {
-              // The form broke off while its file was read: its reader fails by the parser's error.
-              throw error === asked.upload?.fault() ? malformed(error) : error
-            })
+            const result = await binding.handle(prepared(requestKey))
             options.auditCheck?.(route, scope)
             return result
           })
@@ -433,9 +438,7 @@ function addressOf(request: FastifyRequest, { serviceTokens }: HttpServerOptions
 
 async function uploadOf(request: FastifyRequest, route: Route): Promise<Upload> {
   if (!request.isMultipart()) throw common.unsupported_media_type({ wanted: 'multipart/form-data' })
-  const file = await request.file().catch((error: unknown) => {
-    throw malformed(error)
-  })
+  const file = await request.file()
   if (file === undefined || file.fieldname !== route.upload) {
     throw new ProblemError({
       status: 400,
@@ -443,20 +446,7 @@ async function uploadOf(request: FastifyRequest, route: Route): Promise<Upload> 
       detail: `The form has no file in its field '${route.upload}'.`,
     })
   }
-  let fault: Error | undefined
-  file.file.once('error', (error: Error) => {
-    fault = error
-  })
-  return {
-    ...{ filename: file.filename, stream: file.file },
-    ...{ truncated: () => file.file.truncated, fault: () => fault },
-  }
-}
-
-/** What the parser of forms says about a form itself has no status of its own; anything else stays as it is. */
-function malformed(error: unknown): unknown {
-  const isTheirs = error instanceof Error && !(error instanceof ProblemError) && !('statusCode' in error)
-  return isTheirs ? common.malformed_form({ reason: error.message }) : error
+  return { filename: file.filename, stream: file.file, truncated: () => file.file.truncated }
 }
 
 function answer(reply: FastifyReply, route: Route, result: unknown): FastifyReply {

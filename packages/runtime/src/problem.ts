@@ -68,7 +68,7 @@ function fill(template: string, members: Record<string, unknown>): string {
 /** Problems that any route may answer. */
 export const common = defineProblems({
   invalid_request: [400, 'The request does not fit the contract.'],
-  malformed_form: [400, 'The form cannot be read: {reason}.'],
+  form_malformed: [400, 'The form ends before its last boundary, or names none.'],
   unauthenticated: [401, 'Sign in first: send an access token or an API key as a Bearer token.'],
   token_expired: [401, 'The access token has expired; refresh it.'],
   token_revoked: [401, 'The access token was revoked; refresh it or sign in again.'],

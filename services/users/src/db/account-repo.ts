@@ -43,7 +43,8 @@ export async function ensureTenant(
   await db
     .insertInto('tenants')
     .values(tenant)
-    .onConflict((conflict) => conflict.constraint('tenants_slug_key').doNothing())
+    // By its slug, or as a second tenant that runs the platform: two instances that start together both try.
+    .onConflict((conflict) => conflict.doNothing())
     .execute()
   const kept = await db
     .selectFrom('tenants')

@@ -120,12 +120,10 @@ export class AccountService {
       payload: { userId: id, tenantId, email, role },
     })
     const { name, status } = made.account
-    await this.#audit.add(tx, {
-      verb: 'user.create',
-      target: id,
-      tenantId,
-      after: { email, name, role, status },
-    })
+    const after = { email, name, role, status }
+    // Who proves an e-mail makes the account himself: no caller is there to have done it.
+    const actor = wanted.emailVerified === true ? id : undefined
+    await this.#audit.add(tx, { verb: 'user.create', target: id, tenantId, after, actor })
     afterCommit(tx, () => this.#telemetry.userCreated({ userId: id, tenantId, role }))
     return made.account
   }

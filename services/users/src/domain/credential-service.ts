@@ -1,6 +1,7 @@
 import type { Caller } from '@cloudphone/contracts/access'
 import type { Ids } from '@cloudphone/contracts/id'
 import type { Database } from '@cloudphone/db/database'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import { findAccount, findPasswordHash } from '../db/account-repo.ts'
 import { setPassword, verifyEmail } from '../db/lifecycle-repo.ts'
 import { insertMail } from '../db/mail-repo.ts'
@@ -18,6 +19,7 @@ import type { SignInThrottle } from './sign-in-throttle.ts'
 /** Passwords changed and forgotten, e-mails proved. */
 export class CredentialService {
   readonly #database: Database<UsersSchema>
+  readonly #audit: Audit
   readonly #hasher: PasswordHasher
   readonly #throttle: SignInThrottle
   readonly #revocations: Revocations
@@ -26,6 +28,7 @@ export class CredentialService {
 
   constructor(deps: {
     database: Database<UsersSchema>
+    audit: Audit
     hasher: PasswordHasher
     throttle: SignInThrottle
     revocations: Revocations
@@ -33,6 +36,7 @@ export class CredentialService {
     telemetry: UsersTelemetry
   }) {
     this.#database = deps.database
+    this.#audit = deps.audit
     this.#hasher = deps.hasher
     this.#throttle = deps.throttle
     this.#revocations = deps.revocations
@@ -65,6 +69,8 @@ export class CredentialService {
       await dropAccountTokens(tx, userId)
       const ended = await endSessions(tx, { userId, reason: 'revoked', exceptId: sessionId })
       for (const id of ended) await this.#revocations.revokeSession(tx, id)
+      const { tenantId } = account
+      await this.#audit.add(tx, { verb: 'password.change', target: userId, tenantId })
     })
     this.#telemetry.userChanged({ userId, by: userId, what: 'password' })
   }
@@ -103,6 +109,8 @@ export class CredentialService {
       await verifyEmail(tx, used)
       await dropAccountTokens(tx, used.userId)
       await this.#revocations.revokeUser(tx, used.userId)
+      const { id: target, tenantId } = owner
+      await this.#audit.add(tx, { verb: 'password.reset', target, tenantId, actor: target })
     })
     await this.#throttle.succeeded({ kind: 'account', who: owner.email, address: undefined })
     this.#telemetry.userChanged({ userId: owner.id, by: owner.id, what: 'password_reset' })
@@ -125,7 +133,10 @@ export class CredentialService {
     const userId = await this.#database.transaction(async (tx) => {
       const used = await useAccountToken(tx, key)
       if (used === undefined || !(await verifyEmail(tx, used))) throw problems.invalid_mail_token()
-      return used.userId
+      const { userId: target } = used
+      const tenantId = (await findAccount(tx, target))?.tenantId ?? null
+      await this.#audit.add(tx, { verb: 'email.verify', target, tenantId, actor: target })
+      return target
     })
     this.#telemetry.userChanged({ userId, by: userId, what: 'email_verified' })
   }

@@ -5,6 +5,7 @@
 import type { Caller, Role } from '@cloudphone/contracts/access'
 import type { Ids, TenantId } from '@cloudphone/contracts/id'
 import type { Database, Tx } from '@cloudphone/db/database'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import { findCredentials } from '../db/account-repo.ts'
 import { insertMail } from '../db/mail-repo.ts'
 import {
@@ -32,6 +33,7 @@ export type Registration = 'closed' | 'invitation' | 'open'
 /** How people get accounts by e-mail. */
 export class InvitationService {
   readonly #database: Database<UsersSchema>
+  readonly #audit: Audit
   readonly #accounts: AccountService
   readonly #hasher: PasswordHasher
   readonly #throttle: SignInThrottle
@@ -42,6 +44,7 @@ export class InvitationService {
 
   constructor(deps: {
     database: Database<UsersSchema>
+    audit: Audit
     accounts: AccountService
     hasher: PasswordHasher
     throttle: SignInThrottle
@@ -51,6 +54,7 @@ export class InvitationService {
     telemetry: UsersTelemetry
   }) {
     this.#database = deps.database
+    this.#audit = deps.audit
     this.#accounts = deps.accounts
     this.#hasher = deps.hasher
     this.#throttle = deps.throttle
@@ -63,9 +67,12 @@ export class InvitationService {
   /** Invites somebody into the caller's tenant. @throws ProblemError `email_taken`, `registration_closed`. */
   async invite(caller: Caller, wanted: { email: string; role: Role }): Promise<InvitationRecord> {
     if (this.#registration === 'closed') throw problems.registration_closed()
-    return this.#database.transaction((tx) =>
-      this.inviteInto(tx, { ...wanted, tenantId: caller.tenantId, invitedBy: caller.userId }),
-    )
+    const { tenantId } = caller
+    return this.#database.transaction(async (tx) => {
+      const made = await this.inviteInto(tx, { ...wanted, tenantId, invitedBy: caller.userId })
+      await this.#audit.add(tx, { verb: 'invitation.create', target: made.id, tenantId, after: wanted })
+      return made
+    })
   }
 
   /** The same for any tenant, in a transaction of the caller's. @throws ProblemError `email_taken`. */
@@ -96,10 +103,11 @@ export class InvitationService {
 
   /** Takes one back. @throws ProblemError `invitation_not_found`. */
   async revoke({ tenantId }: Caller, invitationId: string): Promise<void> {
-    const deleted = await this.#database.transaction((tx) =>
-      deleteInvitation(tx, { id: invitationId, tenantId }),
-    )
-    if (!deleted) throw problems.invitation_not_found({ invitationId })
+    await this.#database.transaction(async (tx) => {
+      const deleted = await deleteInvitation(tx, { id: invitationId, tenantId })
+      if (!deleted) throw problems.invitation_not_found({ invitationId })
+      await this.#audit.add(tx, { verb: 'invitation.revoke', target: invitationId, tenantId })
+    })
   }
 
   /**

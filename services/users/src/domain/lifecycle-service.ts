@@ -3,6 +3,7 @@ import { UserActivated, UserDeleted, UserSuspended } from '@cloudphone/contracts
 import type { UserId } from '@cloudphone/contracts/id'
 import type { Database, Tx } from '@cloudphone/db/database'
 import type { Outbox } from '@cloudphone/outbox/outbox'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import { common } from '@cloudphone/runtime/problem'
 import { findAccount } from '../db/account-repo.ts'
 import { activate, anonymise, changeRole, lockAdmins, rename, suspend } from '../db/lifecycle-repo.ts'
@@ -19,6 +20,7 @@ import type { SignInThrottle } from './sign-in-throttle.ts'
  */
 export class LifecycleService {
   readonly #database: Database<UsersSchema>
+  readonly #audit: Audit
   readonly #outbox: Outbox
   readonly #revocations: Revocations
   readonly #throttle: SignInThrottle
@@ -26,12 +28,14 @@ export class LifecycleService {
 
   constructor(deps: {
     database: Database<UsersSchema>
+    audit: Audit
     outbox: Outbox
     revocations: Revocations
     throttle: SignInThrottle
     telemetry: UsersTelemetry
   }) {
     this.#database = deps.database
+    this.#audit = deps.audit
     this.#outbox = deps.outbox
     this.#revocations = deps.revocations
     this.#throttle = deps.throttle
@@ -59,6 +63,8 @@ export class LifecycleService {
       if (name !== undefined && name !== known.name && (await rename(tx, memberOf(known), name))) {
         done.push('name')
       }
+      if (done.length === 0) this.#audit.nothingChanged()
+      else await this.#record(tx, 'user.update', known, { name: known.name, role: known.role })
       return done
     })
     for (const what of done) this.#telemetry.userChanged({ userId, by: caller.userId, what })
@@ -71,6 +77,7 @@ export class LifecycleService {
       await lockAdmins(tx, known.tenantId)
       const version = await suspend(tx, memberOf(known), reason)
       if (version === undefined) return this.#refuseLastAdmin(tx, known)
+      await this.#record(tx, 'user.suspend', known, { status: known.status }, reason)
       const payload = { userId, tenantId: known.tenantId, reason }
       await this.#outbox.add(tx, UserSuspended, { aggregateId: userId, aggregateVersion: version, payload })
       await this.#revocations.revokeUser(tx, userId)
@@ -84,7 +91,11 @@ export class LifecycleService {
   async activate(caller: Caller, userId: UserId): Promise<Account> {
     const { account, done } = await this.#change(caller, userId, async (tx, known) => {
       const version = await activate(tx, memberOf(known))
-      if (version === undefined) return false
+      if (version === undefined) {
+        this.#audit.nothingChanged()
+        return false
+      }
+      await this.#record(tx, 'user.activate', known, { status: known.status })
       const payload = { userId, tenantId: known.tenantId }
       await this.#outbox.add(tx, UserActivated, { aggregateId: userId, aggregateVersion: version, payload })
       return true
@@ -105,6 +116,9 @@ export class LifecycleService {
         throw problems.last_admin({ userId })
       }
       await this.#revocations.revokeUser(tx, userId)
+      const { tenantId, email, name, role } = known
+      const before = { email, name, role }
+      await this.#audit.add(tx, { verb: 'user.delete', target: userId, tenantId, before })
       const payload = { userId, tenantId: known.tenantId }
       await this.#outbox.add(tx, UserDeleted, { aggregateId: userId, aggregateVersion: version, payload })
     })
@@ -117,6 +131,9 @@ export class LifecycleService {
     assertMayManage(caller, account, userId)
     await this.#throttle.succeeded({ kind: 'account', who: account.email, address: undefined })
     await this.#throttle.succeeded({ kind: 'code', who: userId, address: undefined })
+    await this.#database.transaction((tx) =>
+      this.#audit.add(tx, { verb: 'user.unlock', target: userId, tenantId: account.tenantId }),
+    )
     this.#telemetry.userChanged({ userId, by: caller.userId, what: 'unlocked' })
   }
 
@@ -149,7 +166,22 @@ export class LifecycleService {
   async #refuseLastAdmin(tx: Tx<UsersSchema>, known: Account): Promise<false> {
     const account = await findAccount(tx, known.id)
     if (account?.status === 'active') throw problems.last_admin({ userId: known.id })
+    this.#audit.nothingChanged()
     return false
+  }
+
+  /** Puts on record what of an account was changed: `before`, and the same fields after it. */
+  async #record(
+    tx: Tx<UsersSchema>,
+    verb: 'user.update' | 'user.suspend' | 'user.activate',
+    { id: target, tenantId }: Account,
+    before: Partial<Account>,
+    reason?: string,
+  ): Promise<void> {
+    const account = await findAccount(tx, target)
+    const fields = Object.keys(before) as (keyof Account)[]
+    const after = account && Object.fromEntries(fields.map((field) => [field, account[field]]))
+    await this.#audit.add(tx, { verb, target, tenantId, before, after, reason })
   }
 }
 

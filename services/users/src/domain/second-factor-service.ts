@@ -6,6 +6,7 @@ import type { Caller } from '@cloudphone/contracts/access'
 import type { UserId } from '@cloudphone/contracts/id'
 import type { Database, Tx } from '@cloudphone/db/database'
 import type { Clock } from '@cloudphone/observe/clock'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import { Secret, TOTP } from 'otpauth'
 import { findAccount, findPasswordHash } from '../db/account-repo.ts'
 import type { UsersSchema } from '../db/schema.ts'
@@ -35,6 +36,7 @@ const recoveryCodeCount = 10
 /** Second factors: enrolled, confirmed, asked for, lost. */
 export class SecondFactorService {
   readonly #database: Database<UsersSchema>
+  readonly #audit: Audit
   readonly #clock: Clock
   readonly #hasher: PasswordHasher
   readonly #throttle: SignInThrottle
@@ -45,6 +47,7 @@ export class SecondFactorService {
 
   constructor(deps: {
     database: Database<UsersSchema>
+    audit: Audit
     clock: Clock
     hasher: PasswordHasher
     throttle: SignInThrottle
@@ -54,6 +57,7 @@ export class SecondFactorService {
     telemetry: UsersTelemetry
   }) {
     this.#database = deps.database
+    this.#audit = deps.audit
     this.#clock = deps.clock
     this.#hasher = deps.hasher
     this.#throttle = deps.throttle
@@ -90,7 +94,11 @@ export class SecondFactorService {
     await this.#throttle.check(attempt)
     const bytes = this.#secrets.bytes(20)
     const sealed = this.#vault.seal(bytes, account.id)
-    const put = await this.#database.transaction((tx) => putFactor(tx, account.id, sealed))
+    const put = await this.#database.transaction(async (tx) => {
+      if (!(await putFactor(tx, account.id, sealed))) return false
+      await this.#record(tx, 'second_factor.enrol', caller)
+      return true
+    })
     if (!put) throw problems.second_factor_on()
     const totp = totpOf(bytes, account.email)
     return { secret: totp.secret.base32, otpauthUrl: totp.toString() }
@@ -100,7 +108,8 @@ export class SecondFactorService {
    * Switches it on by its first code; returns the recovery codes.
    * @throws ProblemError `second_factor_off`, `second_factor_on`, `wrong_code`, `too_many_attempts`.
    */
-  async confirm({ userId }: Caller, code: string): Promise<string[]> {
+  async confirm(caller: Caller, code: string): Promise<string[]> {
+    const { userId } = caller
     const attempt = attemptOf(userId)
     await this.#throttle.check(attempt)
     const factor = await findFactor(this.#database.kysely, userId)
@@ -114,23 +123,30 @@ export class SecondFactorService {
       if (!(await confirmFactor(tx, { userId, secret: factor.secret, step })))
         throw problems.second_factor_on()
       await replaceRecoveryCodes(tx, userId, codes.map(hashOfCode))
+      await this.#record(tx, 'second_factor.confirm', caller)
     })
     this.#telemetry.userChanged({ userId, by: userId, what: 'second_factor_on' })
     return codes
   }
 
   /** Replaces the recovery codes. @throws ProblemError `second_factor_off`, `wrong_code`, `too_many_attempts`. */
-  async renewRecoveryCodes({ userId }: Caller, code: string): Promise<string[]> {
+  async renewRecoveryCodes(caller: Caller, code: string): Promise<string[]> {
+    const { userId } = caller
     const codes = newRecoveryCodes(this.#secrets)
-    await this.#withCode(userId, code, (tx) => replaceRecoveryCodes(tx, userId, codes.map(hashOfCode)))
+    await this.#withCode(userId, code, async (tx) => {
+      await replaceRecoveryCodes(tx, userId, codes.map(hashOfCode))
+      await this.#record(tx, 'second_factor.renew_codes', caller)
+    })
     this.#telemetry.userChanged({ userId, by: userId, what: 'recovery_codes' })
     return codes
   }
 
   /** Switches one's own off. @throws ProblemError `second_factor_off`, `wrong_code`, `too_many_attempts`. */
-  async disable({ userId }: Caller, code: string): Promise<void> {
+  async disable(caller: Caller, code: string): Promise<void> {
+    const { userId } = caller
     await this.#withCode(userId, code, async (tx) => {
       await deleteFactor(tx, userId)
+      await this.#record(tx, 'second_factor.disable', caller)
     })
     this.#telemetry.userChanged({ userId, by: userId, what: 'second_factor_off' })
   }
@@ -142,7 +158,11 @@ export class SecondFactorService {
   async remove(caller: Caller, userId: UserId): Promise<void> {
     assertMayManage(caller, await findAccount(this.#database.kysely, userId), userId)
     const removed = await this.#database.transaction(async (tx) => {
-      if (!(await deleteFactor(tx, userId))) return false
+      if (!(await deleteFactor(tx, userId))) {
+        this.#audit.nothingChanged()
+        return false
+      }
+      await this.#record(tx, 'second_factor.remove', { userId, tenantId: caller.tenantId })
       await this.#revocations.revokeUser(tx, userId)
       return true
     })
@@ -170,6 +190,14 @@ export class SecondFactorService {
     })
     if (!done) await this.#wrongCode(attempt)
     await this.#throttle.succeeded(attempt)
+  }
+
+  async #record(
+    tx: Tx<UsersSchema>,
+    verb: `second_factor.${string}`,
+    { userId: target, tenantId }: Pick<Caller, 'userId' | 'tenantId'>,
+  ): Promise<void> {
+    await this.#audit.add(tx, { verb, target, tenantId })
   }
 
   async #use(

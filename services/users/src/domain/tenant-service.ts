@@ -1,6 +1,7 @@
 import type { Caller } from '@cloudphone/contracts/access'
 import type { Ids, TenantId } from '@cloudphone/contracts/id'
-import type { Database } from '@cloudphone/db/database'
+import type { Database, Tx } from '@cloudphone/db/database'
+import type { Audit } from '@cloudphone/runtime/audit-log'
 import type { UsersSchema } from '../db/schema.ts'
 import {
   findTenant,
@@ -19,6 +20,7 @@ import type { TenantRecord } from './tenant.ts'
 /** Tenants, for who runs the platform. All of a suspended tenant's accounts are suspended as long as it is. */
 export class TenantService {
   readonly #database: Database<UsersSchema>
+  readonly #audit: Audit
   readonly #invitations: InvitationService
   readonly #revocations: Revocations
   readonly #ids: Ids
@@ -26,12 +28,14 @@ export class TenantService {
 
   constructor(deps: {
     database: Database<UsersSchema>
+    audit: Audit
     invitations: InvitationService
     revocations: Revocations
     ids: Ids
     telemetry: UsersTelemetry
   }) {
     this.#database = deps.database
+    this.#audit = deps.audit
     this.#invitations = deps.invitations
     this.#revocations = deps.revocations
     this.#ids = deps.ids
@@ -49,6 +53,8 @@ export class TenantService {
       await this.#invitations.inviteInto(tx, {
         ...{ email: adminEmail, role: 'admin', tenantId: made.id, invitedBy: caller.userId },
       })
+      const after = { slug, name, adminEmail }
+      await this.#audit.add(tx, { verb: 'tenant.create', target: made.id, tenantId: made.id, after })
       return made
     })
     this.#telemetry.tenantChanged({ tenantId: tenant.id, what: 'made' })
@@ -69,7 +75,15 @@ export class TenantService {
 
   /** @throws ProblemError `tenant_not_found`. */
   async rename(tenantId: TenantId, name: string): Promise<TenantRecord> {
-    const tenant = await this.#database.transaction((tx) => renameTenant(tx, tenantId, name))
+    const tenant = await this.#database.transaction(async (tx) => {
+      const before = await findTenant(tx, tenantId)
+      const renamed = await renameTenant(tx, tenantId, name)
+      const change = { before: { name: before?.name }, after: { name } }
+      if (renamed !== undefined) {
+        await this.#audit.add(tx, { verb: 'tenant.rename', target: tenantId, tenantId, ...change })
+      }
+      return renamed
+    })
     if (tenant === undefined) throw problems.tenant_not_found({ tenantId })
     this.#telemetry.tenantChanged({ tenantId, what: 'renamed' })
     return tenant
@@ -81,9 +95,11 @@ export class TenantService {
       const suspended = await moveTenant(tx, tenantId, 'suspended')
       if (suspended === undefined) return undefined
       for (const userId of await memberIds(tx, tenantId)) await this.#revocations.revokeUser(tx, userId)
+      await this.#moved(tx, tenantId, 'tenant.suspend')
       return suspended
     })
     if (moved !== undefined) this.#telemetry.tenantChanged({ tenantId, what: 'suspended' })
+    else this.#audit.nothingChanged()
     const tenant = moved ?? (await this.get(tenantId))
     if (tenant.isPlatform) throw problems.platform_tenant()
     return tenant
@@ -91,8 +107,24 @@ export class TenantService {
 
   /** Lets its accounts in again; of an active tenant nothing is changed. @throws ProblemError `tenant_not_found`. */
   async activate(tenantId: TenantId): Promise<TenantRecord> {
-    const moved = await this.#database.transaction((tx) => moveTenant(tx, tenantId, 'active'))
+    const moved = await this.#database.transaction(async (tx) => {
+      const activated = await moveTenant(tx, tenantId, 'active')
+      if (activated !== undefined) await this.#moved(tx, tenantId, 'tenant.activate')
+      return activated
+    })
     if (moved !== undefined) this.#telemetry.tenantChanged({ tenantId, what: 'activated' })
+    else this.#audit.nothingChanged()
     return moved ?? this.get(tenantId)
+  }
+
+  async #moved(
+    tx: Tx<UsersSchema>,
+    tenantId: TenantId,
+    verb: 'tenant.suspend' | 'tenant.activate',
+  ): Promise<void> {
+    const [active, suspended] = [{ status: 'active' }, { status: 'suspended' }]
+    const change =
+      verb === 'tenant.suspend' ? { before: active, after: suspended } : { before: suspended, after: active }
+    await this.#audit.add(tx, { verb, target: tenantId, tenantId, ...change })
   }
 }
