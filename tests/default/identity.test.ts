@@ -1,4 +1,3 @@
-import { readdir, readFile } from 'node:fs/promises'
 import type { ServiceName } from '@cloudphone/contracts/services'
 import type { RunningService } from '@cloudphone/runtime/host'
 import { roster } from '@cloudphone/server/roster'
@@ -6,6 +5,7 @@ import { ask as askAt } from '@cloudphone/testing/ask'
 import { openTown, type Town } from '@cloudphone/testing/town'
 import { Secret, TOTP } from 'otpauth'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { tokenMailed } from '../src/mails.ts'
 import { until } from '../src/until.ts'
 
 /* How people get in and are kept out, through the gateway: two users services, mails in a folder. */
@@ -50,25 +50,7 @@ async function signIn(who: { email: string; password: string; code?: string }): 
   return body.data.accessToken
 }
 
-/** The token of the last mail to an address, once there are as many. */
-function mailed(to: string, count = 1): Promise<string> {
-  return until(`mail ${count} to ${to}`, async () => {
-    const folder = `${town.blobFolder}-mail`
-    const names = (await readdir(folder)).filter((name) => name.endsWith('.eml')).toSorted()
-    const mails = await Promise.all(names.map((name) => readFile(`${folder}/${name}`, 'utf8')))
-    const theirs = mails.filter((mail) => mail.includes(`To: ${to}`))
-    if (theirs.length < count) return undefined
-    const text = textOf(theirs.at(-1) ?? '')
-    return /--token ([\w-]{43})/.exec(text)?.[1]
-  })
-}
-
-/** The command in a mail is ASCII: only the encoding of its lines has to be undone. */
-function textOf(mail: string): string {
-  const body = mail.split('\r\n\r\n').slice(1).join('\r\n\r\n')
-  if (/^Content-Transfer-Encoding: base64/im.test(mail)) return Buffer.from(body, 'base64').toString()
-  return body.replaceAll('=\r\n', '')
-}
+const mailed = (to: string, count = 1) => tokenMailed(`${town.blobFolder}-mail`, to, count)
 
 async function newcomer(email: string): Promise<{ token: string; userId: string }> {
   const token = await signIn(admin)

@@ -111,6 +111,7 @@ test('2. a phone is asked for and accepted at once; 3. five steps carry it to RU
     cpu: 2,
     memory: 4096,
     storage: 10_240,
+    sessions: 0,
   })
 })
 
@@ -302,7 +303,13 @@ test('8. deleted, nothing is left of it, and the doctor finds every invariant ke
   expect(
     await platform.books.query('select phones_used, cpu_used, memory_used_mb::int from devices.nodes'),
   ).toEqual([{ phones_used: 0, cpu_used: 0, memory_used_mb: 0 }])
-  expect(await quotaUsed(alice.client, alice.user.id)).toEqual({ devices: 0, cpu: 0, memory: 0, storage: 0 })
+  expect(await quotaUsed(alice.client, alice.user.id)).toEqual({
+    devices: 0,
+    cpu: 0,
+    memory: 0,
+    storage: 0,
+    sessions: 0,
+  })
   expect((await platform.host.list()).phones).toEqual([])
   expect(await readdir(join(platform.dataDir, 'phones', 'phones'))).toEqual([])
   await expect(access(join(platform.dataDir, 'phones', 'forgotten', phone.id))).rejects.toThrow('ENOENT')

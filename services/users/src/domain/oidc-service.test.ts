@@ -59,6 +59,8 @@ test('who has no account gets one only where the provider may make them', async 
   expect(account).toMatchObject({ email: 'fresh@example.com', name: 'Mei Lin', role: 'member' })
   expect((await signIn('create', person('fresh@example.com'))).account.id).toBe(account.id)
   expect((await room.events()).filter((event) => event.aggregate_id === account.id)).toHaveLength(1)
+  const records = await room.audit.search({ actor: account.id, limit: 10, after: undefined })
+  expect(records.map(({ verb }) => verb)).toEqual(['session.sign_in', 'session.sign_in', 'user.create'])
 })
 
 test('a suspended account stays out', async () => {
