@@ -61,6 +61,7 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
   listUsage: [{ name: 'of a user', query: ({ userId }) => `userId=${userId}` }],
   usageTotal: [{ name: 'of a user', query: ({ userId }) => `userId=${userId}` }],
   listSagas: [{ name: 'of a user', query: ({ userId }) => `userId=${userId}` }],
+  renameTenant: [{ body: () => ({ name: 'Another' }) }],
   rotateApiKey: [{ body: () => ({ overlapSeconds: 60 }) }],
   updateUser: [
     { name: 'the name', body: () => ({ name: 'Another' }) },
@@ -71,7 +72,7 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
 }
 
 /** Not anybody's: one that does not exist, so that "there is none" is the answer to who may ask. */
-const nobodys = ['deadLetterId', 'invitationId', 'tenantId']
+const nobodys = ['deadLetterId']
 
 /** What ends things goes last, and what ends the most of them at the very end. */
 const ends = [

@@ -8,6 +8,7 @@ import { buildApk } from '@cloudphone/apk/testing/build-apk'
 import type { Role } from '@cloudphone/contracts/access'
 import * as apps from '@cloudphone/contracts/api/apps-api'
 import * as devices from '@cloudphone/contracts/api/devices-api'
+import { CreateInvitation } from '@cloudphone/contracts/api/identity-api'
 import * as notifications from '@cloudphone/contracts/api/notifications-api'
 import * as scheduler from '@cloudphone/contracts/api/scheduler-api'
 import * as users from '@cloudphone/contracts/api/users-api'
@@ -61,7 +62,8 @@ export async function cast(platform: TestPlatform, founder: Client, role: Role):
   const apk = await buildApk({ packageName: `dev.example.a${randomUUID().replaceAll('-', '')}`, icons })
   const file = { name: 'a.apk', content: new Blob([Uint8Array.from(apk)]) }
   const app = await client.upload(apps.UploadApp, file)
-  const [installation, apiKey, adbKey, session, notice] = await Promise.all([
+  const [invitation, installation, apiKey, adbKey, session, notice] = await Promise.all([
+    founder.call(CreateInvitation, { body: { email: `${randomUUID()}@example.test` } }),
     client.call(apps.InstallApp, { params: { appId: app.id }, body: { deviceId: phone.id } }),
     client.call(users.CreateApiKey, { body: { name: 'a key' } }),
     client.call(devices.AddAdbKey, { body: { publicKey: (await generateAdbKey('a key')).publicKey } }),
@@ -87,6 +89,7 @@ export async function cast(platform: TestPlatform, founder: Client, role: Role):
       ...{ userId: user.id, deviceId: phone.id, appId: app.id, installationId: installation.installationId },
       ...{ allocationId: given.allocation.id, apiKeyId: apiKey.id, adbKeyId: adbKey.id, sessionId: session },
       ...{ notificationId: notice.id, sagaId: String(saga?.saga_id), tenantId: user.tenantId },
+      invitationId: invitation.id,
     },
   }
 }
