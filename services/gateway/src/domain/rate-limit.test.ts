@@ -39,9 +39,9 @@ test('the longer windows hold over the shorter ones, and say when they open', as
   expect(take().allowed).toBe(true)
 })
 
-test('one caller does not use up another’s, nor one class another’s', () => {
+test('one caller does not use up another’s, nor one class another’s', async () => {
   const limiter = new RateLimiter(openMemoryCache(fakeClock()), seeds)
-  for (let index = 0; index < 20; index += 1) limiter.take('a', 'read')
+  for (let index = 0; index < 20; index += 1) await limiter.take('a', 'read')
   expect(limiter.take('b', 'read')).toMatchObject({ allowed: true, remaining: 9 })
   expect(limiter.take('a', 'write')).toMatchObject({ allowed: true, remaining: 9 })
   expect(limiter.take('a', 'read')).toMatchObject({ allowed: false })
