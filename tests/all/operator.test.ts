@@ -1,11 +1,11 @@
-import { randomUUID } from 'node:crypto'
 import { type AuditEntry, ListAudit } from '@cloudphone/contracts/api/audit-api'
 import { CreateDevice } from '@cloudphone/contracts/api/devices-api'
 import { ListDeadLetters } from '@cloudphone/contracts/api/operator-api'
 import { GetSaga, ListSagas, type SagaView } from '@cloudphone/contracts/api/platform-api'
-import { type Client, openClient } from '@cloudphone/sdk/client'
+import type { Client } from '@cloudphone/sdk/client'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { ask, createPhone, ended, newPerson, type Person } from '../src/door.ts'
+import { somebodyElsewhere } from '../src/elsewhere.ts'
 import { type PlatformHome, platformHome, type Said } from '../src/platform-process.ts'
 import { until } from '../src/until.ts'
 
@@ -28,7 +28,7 @@ beforeAll(async () => {
   const admin = await platform.client()
   operator = await newPerson(admin, 'operator')
   member = await newPerson(admin)
-  stranger = await operatorElsewhere()
+  stranger = await somebodyElsewhere({ books: platform.books, client: admin }, { role: 'operator' })
   await platform.host.setFaults({
     seed: 3,
     rules: [
@@ -41,22 +41,6 @@ beforeAll(async () => {
   stuck.catch(() => undefined)
 })
 afterAll(() => platform?.close())
-
-/** No route makes a second tenant yet. */
-async function operatorElsewhere(): Promise<Client> {
-  const [tenantId, email] = [randomUUID(), 'operator@elsewhere.test']
-  await platform.books.query(
-    "insert into users.tenants (id, slug, name) values ($1, 'elsewhere', 'Elsewhere')",
-    [tenantId],
-  )
-  await platform.books.query(
-    `insert into users.users (id, tenant_id, email, name, password_hash, role)
-     select $1, $2, $3, 'Stranger', password_hash, 'operator' from users.users where id = $4`,
-    [randomUUID(), tenantId, email, member.user.id],
-  )
-  const { password } = member
-  return openClient({ url: member.client.url, credentials: { kind: 'password', email, password } })
-}
 
 /** The CLI as a process, signed in as the operator. */
 const cloudphone = (...args: string[]): Promise<Said> =>

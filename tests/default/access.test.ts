@@ -3,9 +3,11 @@ import { Role } from '@cloudphone/contracts/access'
 import type { Route } from '@cloudphone/contracts/route'
 import { publicRoutes } from '@cloudphone/contracts/routes'
 import type { Client } from '@cloudphone/sdk/client'
+import { present } from '@cloudphone/testing/present'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { cast, foundTenant, type Player, type Things } from '../src/access-cast.ts'
+import { cast, type Player, type Things } from '../src/access-cast.ts'
 import { type Answer, ask, newPerson } from '../src/door.ts'
+import { somebodyElsewhere } from '../src/elsewhere.ts'
 import { openPlatform, type TestPlatform } from '../src/platform.ts'
 
 /* Every route x every role x {own, same tenant, other tenant}, tried for real; docs/access.md is what came of it. */
@@ -19,10 +21,9 @@ const platformCallers = new Map<Role, Client>()
 beforeAll(async () => {
   platform = await openPlatform()
   const [here, elsewhere] = await Promise.all([
-    foundTenant(platform, 'here'),
-    foundTenant(platform, 'elsewhere'),
+    somebodyElsewhere(platform, { slug: 'here' }),
+    somebodyElsewhere(platform),
   ])
-  stranger = (await cast(platform, elsewhere, 'member')).things
   const [alien] = await Promise.all([
     cast(platform, elsewhere, 'member'),
     ...Role.options.map(async (role) => {
@@ -148,12 +149,12 @@ async function columnOf(client: Client, about: (route: Route, one: Case) => read
 test('who may do what is what docs/access.md says', async () => {
   const columns = await Promise.all([
     ...inTenant.map((role) => {
-      const { self, mate } = callers.get(role)!
+      const { self, mate } = present(callers.get(role))
       return columnOf(self.person.client, (route, one) =>
         isAboutSomething(route, one) ? [self.things, mate.things, stranger] : [self.things],
       )
     }),
-    ...ofPlatform.map((role) => columnOf(platformCallers.get(role)!, () => [stranger])),
+    ...ofPlatform.map((role) => columnOf(present(platformCallers.get(role)), () => [stranger])),
   ])
   const rows = questions.map(({ route, one }, index) => {
     const permission = route.access.kind === 'user' ? route.access.permission : ''

@@ -9,9 +9,11 @@ import { GetSaga, type SagaView } from '@cloudphone/contracts/api/platform-api'
 import { type AuditVerb, mustBeAudited, type Route } from '@cloudphone/contracts/route'
 import { publicRoutes } from '@cloudphone/contracts/routes'
 import { type Client, openClient } from '@cloudphone/sdk/client'
+import { present } from '@cloudphone/testing/present'
 import { Secret, TOTP } from 'otpauth'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { type Answer, ask, createPhone, ended, newPerson, type Person, realApk } from '../src/door.ts'
+import { somebodyElsewhere } from '../src/elsewhere.ts'
 import { tokenMailed } from '../src/mails.ts'
 import { openPlatform, type TestPlatform } from '../src/platform.ts'
 import { until } from '../src/until.ts'
@@ -87,7 +89,7 @@ const toTenant = async (verb: string, change: { before: unknown; after: unknown 
   const answer = await ask(admin, 'POST', `/api/tenants/${tenantId}/${verb}`, { body: {} })
   return byAdmin(answer, { target: tenantId, ...change })
 }
-/** A code is good once: the one of now, then that of the step to come, which is taken as well. */
+/** By real time, as the platform goes by it. A code is good once, and those of the steps beside now are taken as well. */
 const codeOf = (steps: number): string =>
   new TOTP({ secret: Secret.fromBase32(carol.secret) }).generate({ timestamp: Date.now() + steps * 30_000 })
 
@@ -433,7 +435,7 @@ describe('a change by', () => {
     '%s is on record once: who, what, to which thing, before, after',
     async (name) => {
       const { audit: verb, summary } = routeOf(name)
-      const { answer, actor, target, before, after } = await deeds[name]!()
+      const { answer, actor, target, before, after } = await present(deeds[name])()
       expect({ summary, status: answer.status, body: answer.body }).toMatchObject({
         status: expect.any(Number),
       })
@@ -463,6 +465,7 @@ describe('the log of all services', () => {
     await Array.fromAsync(admin.each(ListAudit, { query }))
 
   test('is one list, newest first, whatever the size of its pages', async () => {
+    // Real time: records carry that of the database.
     const to = new Date().toISOString()
     const all = await each({ to, limit: 200 })
     expect(new Set(all.map(({ service }) => service)).size).toBeGreaterThanOrEqual(5)
@@ -485,16 +488,17 @@ describe('the log of all services', () => {
     expect(ofPhone.map(({ verb }) => verb)).toEqual([
       ...['device.delete', 'device.start', 'device.stop', 'device.create'],
     ])
-    const { at } = ofPhone[1]!
+    const { at } = present(ofPhone[1])
     expect((await each({ target: phoneId, to: at })).map(({ verb }) => verb)).toEqual([
       ...['device.stop', 'device.create'],
     ])
     expect(await each({ target: phoneId, from: at, outcome: 'refused' })).toEqual([])
-    const first = ofPhone[0]!
+    const first = present(ofPhone[0])
     expect(first).toMatchObject({ address: '127.0.0.1', sessionId: expect.any(String) })
   })
 
   test('is exported whole, as JSON lines and as CSV, like what a search finds', async () => {
+    // Real time: records carry that of the database.
     const query = { verb: 'device.', to: new Date().toISOString() }
     const found = await each(query)
     const lines = Buffer.from(await admin.bytes(ExportAudit, { query })).toString()
@@ -510,11 +514,11 @@ describe('the log of all services', () => {
     const rows = String(csv.body).trimEnd().split('\r\n')
     expect(rows).toHaveLength(found.length + 1)
     expect(rows[0]).toMatch(/^at,service,actor,verb,target/)
-    expect(rows[1]).toContain(found[0]!.target)
+    expect(rows[1]).toContain(present(found[0]).target)
   })
 
   test('shows a tenant its own records alone, and members none', async () => {
-    const elsewhere = await adminElsewhere()
+    const elsewhere = await somebodyElsewhere(platform)
     const own = await elsewhere.call(ListAudit)
     expect(new Set(own.items.map(({ tenantId, verb }) => `${tenantId} ${verb}`))).toEqual(
       new Set([`${elsewhere.tenantId} session.sign_in`]),
@@ -532,23 +536,6 @@ describe('the log of all services', () => {
       expect((await ask(alice.client, 'GET', path)).status).toBe(403)
     }
   })
-
-  /** Somebody who may read audit logs, in a tenant that does not run the platform. */
-  async function adminElsewhere(): Promise<Client & { tenantId: string }> {
-    const [tenantId, email] = [randomUUID(), 'admin@elsewhere.test']
-    await platform.books.query(
-      "insert into users.tenants (id, slug, name) values ($1, 'elsewhere', 'Elsewhere')",
-      [tenantId],
-    )
-    await platform.books.query(
-      `insert into users.users (id, tenant_id, email, name, password_hash, role)
-       select $1, $2, $3, 'Stranger', password_hash, 'admin' from users.users where id = $4`,
-      [randomUUID(), tenantId, email, alice.user.id],
-    )
-    const { password } = alice
-    const client = openClient({ url: admin.url, credentials: { kind: 'password', email, password } })
-    return { ...client, tenantId }
-  }
 })
 
 test('what the platform does by itself is on record as its own', async () => {

@@ -33,6 +33,7 @@ const addressOf = (service: string): string => {
   return address
 }
 
+// Real time here and below: the platform that judges these tokens goes by it.
 const serviceTokens = (now = () => new Date()) =>
   openServiceTokens({ secret: platform.server.secrets.serviceSecret, now })
 

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { zip } from '@cloudphone/apk/testing/build-apk'
 import * as apps from '@cloudphone/contracts/api/apps-api'
 import * as devices from '@cloudphone/contracts/api/devices-api'
-import { type Client, openClient } from '@cloudphone/sdk/client'
+import type { Client } from '@cloudphone/sdk/client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
   type Answer,
@@ -19,6 +19,7 @@ import {
   quotaUsed,
   realApk,
 } from '../src/door.ts'
+import { somebodyElsewhere } from '../src/elsewhere.ts'
 import { openPlatform, type TestPlatform } from '../src/platform.ts'
 import { until } from '../src/until.ts'
 
@@ -27,7 +28,7 @@ import { until } from '../src/until.ts'
 let platform: TestPlatform
 let alice: Person
 let bob: Person
-/** Of another tenant. */
+/** An administrator of another tenant: its rights end at that tenant's wall. */
 let stranger: Client
 let phone: devices.Device
 let app: apps.App
@@ -36,7 +37,7 @@ beforeAll(async () => {
   platform = await openPlatform()
   alice = await newPerson(platform.client)
   bob = await newPerson(platform.client)
-  stranger = await otherTenant()
+  stranger = await somebodyElsewhere(platform)
   phone = await createPhone(alice.client)
   app = await alice.client.upload(apps.UploadApp, await (await realApk()).file())
   // What follows from these has happened before anything is compared.
@@ -48,25 +49,6 @@ beforeAll(async () => {
   })
 })
 afterAll(() => platform?.close())
-
-/** An administrator of a tenant that no route can make yet: its rights end at the tenant's wall. */
-async function otherTenant(): Promise<Client> {
-  const tenantId = randomUUID()
-  const email = 'admin@elsewhere.test'
-  await platform.books.query(
-    "insert into users.tenants (id, slug, name) values ($1, 'elsewhere', 'Elsewhere')",
-    [tenantId],
-  )
-  await platform.books.query(
-    `insert into users.users (id, tenant_id, email, name, password_hash, role)
-     select $1, $2, $3, 'Stranger', password_hash, 'admin' from users.users where id = $4`,
-    [randomUUID(), tenantId, email, alice.user.id],
-  )
-  return openClient({
-    url: platform.url,
-    credentials: { kind: 'password', email, password: alice.password },
-  })
-}
 
 /** All that a request could have changed. */
 async function everything() {

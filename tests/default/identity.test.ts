@@ -2,7 +2,9 @@ import type { ServiceName } from '@cloudphone/contracts/services'
 import type { RunningService } from '@cloudphone/runtime/host'
 import { roster } from '@cloudphone/server/roster'
 import { ask as askAt } from '@cloudphone/testing/ask'
+import { present } from '@cloudphone/testing/present'
 import { openTown, type Town } from '@cloudphone/testing/town'
+import { sql } from 'kysely'
 import { Secret, TOTP } from 'otpauth'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { tokenMailed } from '../src/mails.ts'
@@ -28,7 +30,7 @@ beforeAll(async () => {
       ...{ GATEWAY_LIMIT_PER_SECOND: '0', GATEWAY_LIMIT_PER_10_SECONDS: '0', GATEWAY_LIMIT_PER_MINUTE: '0' },
     },
   })
-  const start = (name: ServiceName) => town.start(roster.find((one) => one.name === name)!)
+  const start = (name: ServiceName) => town.start(present(roster.find((one) => one.name === name)))
   const [first] = await Promise.all([start('users'), start('users')])
   behind = first
   door = await start('gateway')
@@ -146,4 +148,20 @@ test('the platform’s administrators make tenants, whose administrators do not'
     'the boss to be out',
     async () => (await ask('GET', '/api/users', { token: boss })).status === 401,
   )
+})
+
+test('a record names the address that the gateway vouches for, and no other that a header claims', async () => {
+  const token = await signIn(admin)
+  const invite = (email: string, from: string, at = door) =>
+    ask('POST', '/api/invitations', { token, from, body: { email } }, at)
+  const [vouched, forged] = [
+    await invite('one@example.com', '192.0.2.7'),
+    await invite('two@example.com', '203.0.113.66', behind),
+  ]
+  const { rows } = await sql<{ target: string; address: string }>`
+    select target, address from audit_log where verb = 'invitation.create'`.execute(
+    town.databaseOf('users').kysely,
+  )
+  expect(rows).toContainEqual({ target: vouched.body.data.id, address: '192.0.2.7' })
+  expect(rows).toContainEqual({ target: forged.body.data.id, address: '127.0.0.1' })
 })

@@ -2,6 +2,7 @@ import type { ServiceName } from '@cloudphone/contracts/services'
 import type { RunningService } from '@cloudphone/runtime/host'
 import { roster } from '@cloudphone/server/roster'
 import { ask as askAt } from '@cloudphone/testing/ask'
+import { present } from '@cloudphone/testing/present'
 import { openTown, type Town } from '@cloudphone/testing/town'
 import { io, type Socket } from 'socket.io-client'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -24,7 +25,7 @@ beforeAll(async () => {
       ...{ GATEWAY_LIMIT_PER_SECOND: '0', GATEWAY_LIMIT_PER_10_SECONDS: '0', GATEWAY_LIMIT_PER_MINUTE: '0' },
     },
   })
-  const start = (name: ServiceName) => town.start(roster.find((one) => one.name === name)!)
+  const start = (name: ServiceName) => town.start(present(roster.find((one) => one.name === name)))
   await Promise.all([start('users'), start('users'), start('notifications')])
   door = await start('gateway')
 })

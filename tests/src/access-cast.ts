@@ -32,22 +32,6 @@ const dot = Buffer.from(
   'base64',
 )
 
-/** An administrator of a new tenant, written where no route of an ordinary tenant leads. */
-export async function foundTenant(platform: TestPlatform, slug: string): Promise<Client> {
-  const tenantId = randomUUID()
-  const founder = await newPerson(platform.client, 'admin')
-  await platform.books.query('insert into users.tenants (id, slug, name) values ($1, $2, $2)', [
-    tenantId,
-    slug,
-  ])
-  await platform.books.query('update users.users set tenant_id = $1 where id = $2', [
-    tenantId,
-    founder.user.id,
-  ])
-  const { email, password } = founder
-  return openClient({ url: platform.url, credentials: { kind: 'password', email, password } })
-}
-
 /** A person with one thing of every kind, made while he was a member, who has the role since. */
 export async function cast(platform: TestPlatform, founder: Client, role: Role): Promise<Player> {
   const person = await newPerson(founder)

@@ -3,6 +3,7 @@ import { type Database, openDatabase } from '@cloudphone/db/database'
 import { APP_NOW_MIGRATIONS } from '@cloudphone/db/migrate'
 import { silentLog } from '@cloudphone/observe/log'
 import { createTestDatabase, type TestDatabase, testClock } from '@cloudphone/testing/postgres'
+import { present } from '@cloudphone/testing/present'
 import { sql } from 'kysely'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type AuditLog, type AuditSearch, type Change, type Deed, openAuditLog } from './audit-log.ts'
@@ -204,13 +205,13 @@ describe('a search', () => {
 
   it('finds by time to the millisecond, and page by page', async () => {
     const rows = await audit.search({ limit: 50, after: undefined })
-    const at = rows[1]!.at
+    const at = present(rows[1]).at
     const later = new Date(Date.parse(at) + 1).toISOString()
     const within = await audit.search({ limit: 50, after: undefined, from: at, to: later })
-    expect(within.map(({ id }) => id)).toContain(rows[1]!.id)
+    expect(within.map(({ id }) => id)).toContain(present(rows[1]).id)
     expect(await found({ to: '2020-01-01T00:00:00Z' })).toEqual([])
     expect(await found({ from: '2999-01-01T00:00:00+01:00' })).toEqual([])
-    const second = await audit.search({ limit: 2, after: rows[1]!.id })
+    const second = await audit.search({ limit: 2, after: present(rows[1]).id })
     expect(second.map(({ id }) => id)).toEqual(rows.slice(2, 4).map(({ id }) => id))
   })
 

@@ -1,24 +1,26 @@
 import { common, ProblemError } from './problem.ts'
 
-/** A place in a list that is sorted by id: the id of the last item shown. */
-function encodeCursor(lastId: string): string {
-  return Buffer.from(lastId).toString('base64url')
+/** A place in a list: the key by which it is sorted, of the last item shown. */
+function encodeCursor(lastKey: string): string {
+  return Buffer.from(lastKey).toString('base64url')
 }
 
-/** @throws ProblemError `invalid_request` when the cursor is not one of ours. */
+/** The id (a UUID) that a cursor names. @throws ProblemError `invalid_request` when the cursor is not one of ours. */
 export function decodeCursor(cursor: string | undefined): string | undefined {
-  return decode(cursor, /^[\w-]{1,120}$/)
+  return decodeCursorOf(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, cursor)?.[0]
 }
 
-/** As `decodeCursor`, of a list whose ids are UUIDs. */
-export function decodeIdCursor(cursor: string | undefined): string | undefined {
-  return decode(cursor, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
+/** As `decodeCursor`, of a list that is paged by order of arrival. */
+export function decodeOrdinalCursor(cursor: string | undefined): number | undefined {
+  const ordinal = decodeCursorOf(/^\d{1,15}$/, cursor)?.[0]
+  return ordinal === undefined ? undefined : Number(ordinal)
 }
 
-function decode(cursor: string | undefined, shape: RegExp): string | undefined {
+/** As `decodeCursor`, of a list with a key of its own `shape`, which is anchored at both ends; answers its match. */
+export function decodeCursorOf(shape: RegExp, cursor: string | undefined): RegExpExecArray | undefined {
   if (cursor === undefined) return undefined
-  const id = Buffer.from(cursor, 'base64url').toString()
-  if (shape.test(id)) return id
+  const found = shape.exec(Buffer.from(cursor, 'base64url').toString())
+  if (found !== null) return found
   throw new ProblemError({
     status: 400,
     code: 'invalid_request',
@@ -31,12 +33,12 @@ export function pageOf<Row, Item>(
   rows: readonly Row[],
   limit: number,
   view: (row: Row) => Item,
-  idOf: (row: Row) => string,
+  keyOf: (row: Row) => string,
 ): { items: Item[]; nextCursor: string | null } {
   const shown = rows.slice(0, limit)
   const last = shown.at(-1)
   return {
     items: shown.map(view),
-    nextCursor: rows.length > limit && last !== undefined ? encodeCursor(idOf(last)) : null,
+    nextCursor: rows.length > limit && last !== undefined ? encodeCursor(keyOf(last)) : null,
   }
 }

@@ -8,7 +8,7 @@ import {
 import type { ServiceName } from '@cloudphone/contracts/services'
 import { subscriptions } from '@cloudphone/contracts/topology'
 import type { AuditLog, Deed, RecordedReplay, ReplayedLetter } from './audit-log.ts'
-import { decodeIdCursor, pageOf } from './cursor.ts'
+import { decodeCursor, pageOf } from './cursor.ts'
 import { type Binding, bind } from './http-server.ts'
 import { defineProblems } from './problem.ts'
 
@@ -35,7 +35,7 @@ export function deadLetterBindings(sources: Sources): readonly Binding[] {
   const routes = operatorRoutes(service)
   return [
     bind(routes.listDeadLetters, async ({ query: { limit, cursor, queue } }) => {
-      const after = decodeIdCursor(cursor)
+      const after = decodeCursor(cursor)
       const rows = await deadLettersOf(bus, service, { limit: limit + 1, after, queue })
       return pageOf(rows, limit, briefly, ({ id }) => id)
     }),

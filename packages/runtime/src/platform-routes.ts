@@ -6,7 +6,7 @@ import type { OutboxRelay } from '@cloudphone/outbox/outbox'
 import { overtakenEvents } from '@cloudphone/outbox/outbox-rows'
 import type { QueryExecutorProvider } from 'kysely'
 import type { AuditLog } from './audit-log.ts'
-import { decodeIdCursor, pageOf } from './cursor.ts'
+import { decodeCursor, pageOf } from './cursor.ts'
 import { deadLetterBindings, deadLettersOf } from './dead-letter-routes.ts'
 import { type Binding, bind } from './http-server.ts'
 import { overdueGraceMs, type SagaDesk, sagaBindings, sagaListBinding } from './saga-routes.ts'
@@ -31,7 +31,7 @@ export function platformBindings(sources: Sources): readonly Binding[] {
     sagaListBinding(service, sagas),
     ...deadLetterBindings({ service, bus, audit }),
     bind(auditRoutes(service).listAudit, async ({ query: { limit, cursor, ...filter } }) => {
-      const rows = await audit.search({ ...filter, limit: limit + 1, after: decodeIdCursor(cursor) })
+      const rows = await audit.search({ ...filter, limit: limit + 1, after: decodeCursor(cursor) })
       return pageOf(
         rows,
         limit,

@@ -5,7 +5,6 @@
 import { ListRevocations, type Revocation } from '@cloudphone/contracts/api/users-api'
 import type { Clock } from '@cloudphone/observe/clock'
 import type { Logger } from '@cloudphone/observe/log'
-import { LRUCache } from 'lru-cache'
 import { common } from './problem.ts'
 import type { RevocationChange, RevocationWatch } from './revocations.ts'
 import type { ServiceClient } from './service-client.ts'
@@ -17,7 +16,7 @@ const breathMs = 50
 /** The users service forgets revocations when the longest-lived token has expired (`USERS_ACCESS_TOKEN_SECONDS`). */
 const longestSilenceMs = 10 * 60_000
 /** An access token lives a day at most, and what it was revoked by need not be known longer. */
-const kept = { max: 200_000, ttl: 86_400_000 }
+const keptMs = 86_400_000
 
 /** Begins to watch; while the users service is away, what is known stays in force and the watch goes on trying. */
 export function watchRevocations(options: {
@@ -26,8 +25,8 @@ export function watchRevocations(options: {
   log: Logger
 }): RevocationWatch {
   const { client, clock, log } = options
-  const sessions = new LRUCache<string, true>(kept)
-  const epochs = new LRUCache<string, number>(kept)
+  const sessions = new Map<string, { heardAtMs: number }>()
+  const epochs = new Map<string, { heardAtMs: number; epoch: number }>()
   const listeners = new Set<(change: RevocationChange) => void>()
   const stopping = new AbortController()
   let cursor: string | undefined
@@ -36,9 +35,10 @@ export function watchRevocations(options: {
   let loading: Promise<void> | undefined
 
   const apply = (revocation: Revocation): void => {
-    if (revocation.kind === 'session') sessions.set(revocation.id, true)
+    if (revocation.kind === 'session') putLast(sessions, revocation.id, { heardAtMs })
     if (revocation.kind === 'user') {
-      epochs.set(revocation.id, Math.max(revocation.epoch, epochs.get(revocation.id) ?? 0))
+      const epoch = Math.max(revocation.epoch, epochs.get(revocation.id)?.epoch ?? 0)
+      putLast(epochs, revocation.id, { heardAtMs, epoch })
     }
   }
 
@@ -51,6 +51,8 @@ export function watchRevocations(options: {
     cursor = heard.cursor
     heardAtMs = clock.monotonicMs()
     heard.revocations.forEach(apply)
+    forgetUntil(heardAtMs - keptMs, sessions)
+    forgetUntil(heardAtMs - keptMs, epochs)
     if (isLost) log.info({ event: 'revocations.heard_again' })
     isLost = false
     if (isFirst || (heard.revocations.length === 0 && !missed)) return
@@ -95,7 +97,7 @@ export function watchRevocations(options: {
       })
     },
     isRevoked: ({ userId, sessionId, epoch = 0 }) =>
-      sessions.has(sessionId) || epoch < (epochs.get(userId) ?? 0),
+      sessions.has(sessionId) || epoch < (epochs.get(userId)?.epoch ?? 0),
     onChange: (listener) => {
       listeners.add(listener)
       return () => listeners.delete(listener)
@@ -104,5 +106,18 @@ export function watchRevocations(options: {
       stopping.abort(new Error('the watch is closed'))
       await watching
     },
+  }
+}
+
+/** A Map keeps the order in which keys came, so that its front is what was heard longest ago. */
+function putLast<Value>(map: Map<string, Value>, key: string, value: Value): void {
+  map.delete(key)
+  map.set(key, value)
+}
+
+function forgetUntil(ms: number, map: Map<string, { heardAtMs: number }>): void {
+  for (const [key, { heardAtMs }] of map) {
+    if (heardAtMs > ms) return
+    map.delete(key)
   }
 }

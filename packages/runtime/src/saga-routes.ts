@@ -6,7 +6,7 @@ import type { ServiceName } from '@cloudphone/contracts/services'
 import type { Sagas } from '@cloudphone/saga/engine'
 import type { SagaView as StoredSaga } from '@cloudphone/saga/view'
 import type { AuditLog } from './audit-log.ts'
-import { decodeCursor, pageOf } from './cursor.ts'
+import { decodeCursorOf, pageOf } from './cursor.ts'
 import { type Binding, bind } from './http-server.ts'
 import { defineProblems } from './problem.ts'
 
@@ -88,7 +88,7 @@ export function sagaBindings({ service, sagas, audit }: Sources): readonly Bindi
 /** The list of sagas; a service without any has an empty one. */
 export function sagaListBinding(service: ServiceName, sagas: SagaDesk | undefined): Binding {
   return bind(platformRoutes(service).listSagas, async ({ query: { limit, cursor, stuck, ...filter } }) => {
-    const after = sagaCursor(decodeCursor(cursor))
+    const after = sagaPlace(cursor)
     const needy = stuck === 'true' ? { stuckAfterMs: overdueGraceMs } : {}
     const rows = (await sagas?.list({ ...filter, ...needy, limit: limit + 1, after })) ?? []
     return pageOf(rows, limit, viewOf, ({ createdAt, sagaId }) => `${Date.parse(createdAt)}_${sagaId}`)
@@ -147,8 +147,9 @@ function viewOf(saga: SagaView): SagaView {
   }
 }
 
-function sagaCursor(cursor: string | undefined): { createdAt: string; sagaId: string } | undefined {
-  const match = /^(\d+)_([\w-]+)$/.exec(cursor ?? '')
-  if (match?.[1] === undefined || match[2] === undefined) return undefined
-  return { createdAt: new Date(Number(match[1])).toISOString(), sagaId: match[2] }
+/** Sagas are listed by when they began, and by id where that is the same. */
+function sagaPlace(cursor: string | undefined): { createdAt: string; sagaId: string } | undefined {
+  const [, createdMs, sagaId] = decodeCursorOf(/^(\d{1,15})_([\w-]{1,100})$/, cursor) ?? []
+  if (createdMs === undefined || sagaId === undefined) return undefined
+  return { createdAt: new Date(Number(createdMs)).toISOString(), sagaId }
 }

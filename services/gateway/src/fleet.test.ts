@@ -7,7 +7,7 @@ import {
 } from '@cloudphone/contracts/api/platform-api'
 import { systemIds } from '@cloudphone/contracts/id'
 import type { ServiceName } from '@cloudphone/contracts/services'
-import { decodeCursor, pageOf } from '@cloudphone/runtime/cursor'
+import { decodeCursor, decodeCursorOf, pageOf } from '@cloudphone/runtime/cursor'
 import { type Binding, bind } from '@cloudphone/runtime/http-server'
 import { openTown, type Town } from '@cloudphone/testing/town'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
@@ -54,7 +54,7 @@ function saga(type: string, minute: number, userId: string | null = null): SagaV
 /** Keeps sagas as the runtime does: the newest first, a cursor of time and id. */
 function sagasBinding(service: ServiceName, kept: readonly SagaView[]): Binding {
   return bind(platformRoutes(service).listSagas, async ({ query }) => {
-    const [, time, id] = /^(\d+)_(.+)$/.exec(decodeCursor(query.cursor) ?? '') ?? []
+    const [, time, id] = decodeCursorOf(/^(\d+)_(.+)$/, query.cursor) ?? []
     const rows = kept
       .filter(({ userId }) => query.userId === undefined || query.userId === userId)
       .toSorted((a, b) => Date.parse(b.createdAt) - Date.parse(a.createdAt) || (a.sagaId < b.sagaId ? 1 : -1))

@@ -3,6 +3,7 @@ import { type Database, openDatabase } from '@cloudphone/db/database'
 import { APP_NOW_MIGRATIONS } from '@cloudphone/db/migrate'
 import { silentLog } from '@cloudphone/observe/log'
 import { createTestDatabase, type TestDatabase } from '@cloudphone/testing/postgres'
+import { present } from '@cloudphone/testing/present'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { registerNode } from './node-repo.ts'
 import { insertGrant } from './quota-grant-repo.ts'
@@ -48,7 +49,7 @@ test('a user has five phones at most whose quota is not settled', async () => {
       userId,
     ]),
   ).rejects.toMatchObject({ constraint: 'quota_grants_five_each' })
-  const first = ids[granted.indexOf(true)]!
+  const first = present(ids[granted.indexOf(true)])
   expect(await insertGrant(database.kysely, { deviceId: first, userId })).toBe(true)
 })
 

@@ -17,14 +17,11 @@ const nothing = { devices: 0, cpu: 0, memory: 0, storage: 0, sessions: 0 }
 
 /** A cache in front of quota routes over real HTTP, with a clock that stands still. */
 async function openBed() {
-  const serviceTokens = openServiceTokens({
-    secret: 'a secret of this test only, 32 chars',
-    now: () => new Date(),
-  })
+  const clock = fakeClock()
+  const serviceTokens = openServiceTokens({ secret: 'a secret of this test only, 32 chars', now: clock.now })
   const users = await openQuotaDoor(serviceTokens)
   const registry = staticRegistry({ users: [users.address] })
   const client = openServiceClient({ self: 'devices', registry, serviceTokens })
-  const clock = fakeClock()
   const telemetry = openTelemetry(silentLog(), openMetrics('devices'))
   const cache = new QuotaCache({ client, clock, telemetry, entries: openMemoryCache(clock) })
   const tenantId = systemIds.next<'tenant'>()

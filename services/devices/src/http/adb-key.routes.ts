@@ -1,9 +1,8 @@
 import * as api from '@cloudphone/contracts/api/devices-api'
-import { pageOf } from '@cloudphone/runtime/cursor'
+import { decodeOrdinalCursor, pageOf } from '@cloudphone/runtime/cursor'
 import { type Binding, bind } from '@cloudphone/runtime/http-server'
 import type { AdbKeyService } from '../domain/adb-key-service.ts'
 import { adbKeyView } from './device.view.ts'
-import { placeOf } from './place.ts'
 
 /** The routes about users' adb keys. */
 export function adbKeyRoutes(keys: AdbKeyService): readonly Binding[] {
@@ -12,7 +11,10 @@ export function adbKeyRoutes(keys: AdbKeyService): readonly Binding[] {
       adbKeyView(await keys.add(caller, body.publicKey, body.label)),
     ),
     bind(api.ListAdbKeys, async ({ caller, query }) => {
-      const rows = await keys.list(caller, { beforeOrdinal: placeOf(query.cursor), limit: query.limit })
+      const rows = await keys.list(caller, {
+        beforeOrdinal: decodeOrdinalCursor(query.cursor),
+        limit: query.limit,
+      })
       return pageOf(rows, query.limit, adbKeyView, (row) => String(row.ordinal))
     }),
     bind(api.DeleteAdbKey, async ({ caller, params }) => {

@@ -1,10 +1,9 @@
 import * as api from '@cloudphone/contracts/api/devices-api'
-import { pageOf } from '@cloudphone/runtime/cursor'
+import { decodeOrdinalCursor, pageOf } from '@cloudphone/runtime/cursor'
 import { type Binding, bind } from '@cloudphone/runtime/http-server'
 import type { DeviceService } from '../domain/device-service.ts'
 import type { LifecycleService } from '../domain/lifecycle-service.ts'
 import { deviceView } from './device.view.ts'
-import { placeOf } from './place.ts'
 
 export interface DeviceDoors {
   readonly devices: DeviceService
@@ -23,7 +22,7 @@ export function deviceRoutes({ devices, lifecycle, screenshot }: DeviceDoors): r
       accepted(await devices.create(caller, body, requestKey)),
     ),
     bind(api.ListDevices, async ({ caller, query }) => {
-      const rows = await devices.list(caller, query, placeOf(query.cursor))
+      const rows = await devices.list(caller, query, decodeOrdinalCursor(query.cursor))
       return pageOf(rows, query.limit, deviceView, (row) => String(row.ordinal))
     }),
     bind(api.GetDevice, async ({ caller, params }) => deviceView(await devices.get(caller, params.deviceId))),

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { RetrySaga, SkipSagaStep, TurnSagaBack } from '@cloudphone/contracts/api/operator-api'
 import { GetSaga } from '@cloudphone/contracts/api/platform-api'
-import type { Route } from '@cloudphone/contracts/route'
+import { mustBeAudited, type Route } from '@cloudphone/contracts/route'
 import { publicRoutes } from '@cloudphone/contracts/routes'
 import { type ServiceName, serviceOfSaga } from '@cloudphone/contracts/services'
 import { deadlineHeader, readDeadline } from '@cloudphone/runtime/deadline'
@@ -20,8 +20,9 @@ import {
 import { classOf, deadlineOf, type RouteClass } from '../domain/route-class.ts'
 import { problems } from '../errors.ts'
 import type { GatewayTelemetry } from '../telemetry.ts'
+import type { Receiver } from './attempt.ts'
 import type { BodyIntake, PassingBody } from './request-body.ts'
-import type { Passage, Receiver, Upstream } from './upstream.ts'
+import type { Passage, Upstream } from './upstream.ts'
 
 /** Served by the service that runs the saga: the id's prefix tells which. */
 const sagaRoutes = [GetSaga, RetrySaga, SkipSagaStep, TurnSagaBack]
@@ -41,7 +42,7 @@ interface Target {
   readonly service: ServiceName
   readonly template: string
   readonly class: RouteClass
-  /** Of a route that anybody may call: there the service counts by address. */
+  /** Where the service counts by address, or puts it on record: there it is told so that it can be believed. */
   readonly needsAddress: boolean
 }
 
@@ -58,7 +59,7 @@ export async function proxyRoutes(app: FastifyInstance, options: ProxyOptions): 
       serviceOf: (request: FastifyRequest) => ServiceName,
     ): void => {
       const target = {
-        ...{ template: path, needsAddress: access.kind === 'public' },
+        ...{ template: path, needsAddress: access.kind === 'public' || mustBeAudited({ method, access }) },
         class: classOf({ answer, ...(upload !== undefined && { upload }) }),
       }
       scope.route({

@@ -1,17 +1,18 @@
-import type { IncomingHttpHeaders } from 'node:http'
-import { connect, type Socket } from 'node:net'
 import type { ServiceName } from '@cloudphone/contracts/services'
 import type { Clock } from '@cloudphone/observe/clock'
-import type { Span, Traceparent, Tracer } from '@cloudphone/observe/trace'
+import type { Traceparent, Tracer } from '@cloudphone/observe/trace'
 import type { Registry } from '@cloudphone/registry/registry'
 import { startClientSpan } from '@cloudphone/runtime/client-span'
 import { deadlineHeader } from '@cloudphone/runtime/deadline'
 import { common, ProblemError } from '@cloudphone/runtime/problem'
 import { Agent, type Dispatcher } from 'undici'
 import { Balancer, type Outcome, RetryBudget } from '../domain/balancer.ts'
-import { afterFailure, isFailing, mayRepeat } from '../domain/retry.ts'
+import { afterFailure, mayRepeat } from '../domain/retry.ts'
 import type { GatewayTelemetry } from '../telemetry.ts'
+import { Attempt, type Receiver, type Sender } from './attempt.ts'
 import type { PassingBody } from './request-body.ts'
+import { type Line, openLine } from './socket-line.ts'
+import { admit, connectTimeoutMs, type Gear, type Pool, unavailable } from './upstream-pool.ts'
 
 /** A request for a service, whichever of its instances takes it. */
 export interface ForwardedRequest {
@@ -30,27 +31,11 @@ export interface ForwardedRequest {
   readonly deadlineMs: number | undefined
 }
 
-/** Hears an answer as it comes: `head` once, then `data`, then `end`; or `fail`, at any time, as the last. */
-export interface Receiver {
-  head(status: number, headers: IncomingHttpHeaders): void
-  /** False: no more before `resume`. */
-  data(chunk: Buffer): boolean
-  end(): void
-  /** A ProblemError before the head, any error after it. */
-  fail(error: Error): void
-}
-
 /** A request on its way. */
 export interface Passage {
   resume(): void
   /** Nobody waits any more: nothing further is heard. */
   abort(reason: Error): void
-}
-
-/** A connection to an instance, which counts as pending there until `release`. */
-export interface Line {
-  readonly socket: Socket
-  release(): void
 }
 
 /** The services behind the gateway. */
@@ -67,24 +52,7 @@ const longAnswerMs = 75_000
 /** The service's own refusal for a deadline comes first. */
 const graceMs = 1_000
 const bodyTimeoutMs = 60_000
-const connectTimeoutMs = 2_000
-const probeTimeoutMs = 1_000
 const patienceMs = 10_000
-
-interface Pool {
-  readonly service: ServiceName
-  readonly balancer: Balancer
-  readonly budget: RetryBudget
-}
-
-interface Gear {
-  readonly agent: Agent
-  readonly registry: Registry
-  readonly tracer: Tracer | undefined
-  readonly clock: Clock
-  readonly telemetry: GatewayTelemetry
-  readonly poolOf: (service: ServiceName) => Pool
-}
 
 /** Opens connections to services on demand, keeps them alive and knows which instances are well. */
 export function openUpstream(options: {
@@ -133,7 +101,7 @@ export function openUpstream(options: {
 }
 
 /** A request on its way through one instance or several. */
-class Journey implements Passage {
+class Journey implements Passage, Sender {
   readonly request: ForwardedRequest
   readonly receiver: Receiver
   readonly gear: Gear
@@ -157,12 +125,9 @@ class Journey implements Passage {
 
   begin(addresses: readonly string[]): void {
     if (this.#isAborted) return
-    const { balancer, budget, service } = this.#pool
-    balancer.know(addresses, this.#begunMs)
-    if (balancer.isWatching) probe(this.gear, this.#pool)
-    const waitMs = balancer.refusal(this.#begunMs)
-    if (waitMs !== undefined) return void this.receiver.fail(paused(service, waitMs))
-    budget.earn()
+    const refusal = admit(this.gear, this.#pool, addresses)
+    if (refusal !== undefined) return void this.receiver.fail(refusal)
+    this.#pool.budget.earn()
     this.#try(undefined, undefined)
   }
 
@@ -266,159 +231,4 @@ class Journey implements Passage {
     problem.cause = cause
     this.receiver.fail(problem)
   }
-}
-
-/** One sending of a request to one instance. */
-class Attempt implements Dispatcher.DispatchHandler {
-  readonly #journey: Journey
-  readonly #address: string
-  readonly #span: Span | undefined
-  #controller: Dispatcher.DispatchController | undefined
-  #stage: 'asked' | 'answering' | 'forgotten' = 'asked'
-  #abortedBy: Error | undefined
-
-  constructor(journey: Journey, address: string, span: Span | undefined) {
-    this.#journey = journey
-    this.#address = address
-    this.#span = span
-  }
-
-  resume(): void {
-    this.#controller?.resume()
-  }
-
-  abort(reason: Error): void {
-    this.#abortedBy = reason
-    this.#controller?.abort(reason)
-  }
-
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller
-    if (this.#abortedBy !== undefined) controller.abort(this.#abortedBy)
-  }
-
-  onResponseStart(
-    _controller: Dispatcher.DispatchController,
-    status: number,
-    headers: IncomingHttpHeaders,
-  ): void {
-    // Hints of what will come (RFC 9110, section 15.2) stay here.
-    if (status < 200) return
-    this.#endSpan(status)
-    if (isFailing(status)) {
-      if (this.#journey.asksElsewhere(this.#address, status)) {
-        this.#stage = 'forgotten'
-        return
-      }
-    } else this.#journey.note(this.#address, 'served')
-    this.#stage = 'answering'
-    this.#journey.receiver.head(status, headers)
-  }
-
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (this.#stage === 'answering' && !this.#journey.receiver.data(chunk)) controller.pause()
-  }
-
-  onResponseEnd(): void {
-    this.#journey.release(this.#address)
-    if (this.#stage === 'answering') this.#journey.receiver.end()
-  }
-
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    this.#journey.release(this.#address)
-    if (this.#stage === 'forgotten') return
-    if (this.#stage === 'answering') {
-      if (this.#abortedBy === undefined) this.#journey.note(this.#address, 'unreachable')
-      return void this.#journey.receiver.fail(error)
-    }
-    this.#span?.fail(error)
-    this.#span?.end()
-    if (this.#abortedBy === undefined) this.#journey.failed(this.#address, error)
-  }
-
-  #endSpan(status: number): void {
-    const span = this.#span
-    if (span === undefined) return
-    span.note({ 'http.response.status_code': status })
-    if (status >= 400) span.fail(`HTTP ${status}`, String(status))
-    span.end()
-  }
-}
-
-/** Asks those that are out of rotation how they are, when it is time. */
-function probe({ agent, clock }: Gear, { balancer }: Pool): void {
-  for (const origin of balancer.dueProbes(clock.monotonicMs())) {
-    const note = (outcome: Outcome): void => balancer.note(origin, outcome, clock.monotonicMs())
-    agent
-      .request({
-        ...{ origin, path: '/health/live', method: 'GET' },
-        ...{ headersTimeout: probeTimeoutMs, bodyTimeout: probeTimeoutMs },
-      })
-      .then(async ({ statusCode, body }) => {
-        await body.dump()
-        note(statusCode < 500 ? 'served' : 'unreachable')
-      })
-      .catch(() => note('unreachable'))
-  }
-}
-
-async function openLine(gear: Gear, service: ServiceName): Promise<Line> {
-  const { registry, clock } = gear
-  const pool = gear.poolOf(service)
-  const { balancer } = pool
-  balancer.know(await registry.lookup(service), clock.monotonicMs())
-  if (balancer.isWatching) probe(gear, pool)
-  const waitMs = balancer.refusal(clock.monotonicMs())
-  if (waitMs !== undefined) throw paused(service, waitMs)
-  const tried: string[] = []
-  let failure: unknown
-  for (;;) {
-    const address = balancer.choose(tried)
-    if (address === undefined) {
-      balancer.noteFailed(clock.monotonicMs())
-      throw unavailable(service, failure)
-    }
-    try {
-      const socket = await connectTo(address)
-      balancer.note(address, 'served', clock.monotonicMs())
-      return { socket, release: () => balancer.release(address) }
-    } catch (error) {
-      balancer.release(address)
-      balancer.note(address, 'unreachable', clock.monotonicMs())
-      tried.push(address)
-      failure = error
-    }
-  }
-}
-
-function connectTo(address: string): Promise<Socket> {
-  const { hostname, port } = new URL(address)
-  return new Promise((resolve, reject) => {
-    const socket = connect({ host: hostname.replace(/^\[|\]$/g, ''), port: Number(port) })
-    socket.setTimeout(connectTimeoutMs, () => socket.destroy(new Error('connect timed out')))
-    socket.once('error', reject)
-    socket.once('connect', () => {
-      socket.setTimeout(0)
-      socket.off('error', reject)
-      resolve(socket)
-    })
-  })
-}
-
-function unavailable(service: ServiceName, cause: unknown): ProblemError {
-  const problem = common.service_unavailable({ service })
-  problem.cause = cause
-  return problem
-}
-
-/** The breaker's refusal: nobody was asked. */
-function paused(service: ServiceName, waitMs: number): ProblemError {
-  const retryAfterSeconds = Math.max(1, Math.ceil(waitMs / 1000))
-  return new ProblemError({
-    status: 503,
-    code: 'service_unavailable',
-    detail: `No instance of the ${service} service answers now; try again in ${retryAfterSeconds} s.`,
-    members: { service, retryAfterSeconds },
-    retryAfterSeconds,
-  })
 }

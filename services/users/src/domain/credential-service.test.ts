@@ -1,4 +1,5 @@
 import { mkdir, rm } from 'node:fs/promises'
+import { present } from '@cloudphone/testing/present'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { callerOf, openUsersRoom, type UsersRoom } from '../testing/users-room.ts'
@@ -103,7 +104,7 @@ test('a password is changed by who knows the old one; the other sessions end, th
   const page = { beforeId: undefined, limit: 10 }
   const sessions = await room.sessions.list(callerOf(account), account.id, page)
   // Newest first: the first sign-in is the second row.
-  const caller = { ...callerOf(account), sessionId: sessions[1]!.id }
+  const caller = { ...callerOf(account), sessionId: present(sessions[1]).id }
   await expect(
     room.credentials.changePassword(caller, { oldPassword: 'not it at all', newPassword: fresh }),
   ).rejects.toMatchObject({ status: 403, code: 'wrong_password' })

@@ -1,3 +1,4 @@
+import { present } from '@cloudphone/testing/present'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { callerOf, openUsersRoom, type UsersRoom } from '../testing/users-room.ts'
@@ -90,11 +91,13 @@ test('the last administrator stays, whatever two administrators do to each other
   for (let round = 0; round < 6; round += 1) {
     const { first, second } = await tenant(`last-${round}`)
     const against = (by: typeof first, whom: typeof first) =>
-      [
-        () => room.lifecycle.suspend(callerOf(by), whom.id, 'a quarrel'),
-        () => room.lifecycle.update(callerOf(by), whom.id, { role: 'viewer' }),
-        () => room.lifecycle.delete(callerOf(by), whom.id),
-      ][round % 3]!
+      present(
+        [
+          () => room.lifecycle.suspend(callerOf(by), whom.id, 'a quarrel'),
+          () => room.lifecycle.update(callerOf(by), whom.id, { role: 'viewer' }),
+          () => room.lifecycle.delete(callerOf(by), whom.id),
+        ][round % 3],
+      )
     const answers = await Promise.allSettled([against(first, second)(), against(second, first)()])
     expect(answers.map(({ status }) => status).toSorted()).toEqual(['fulfilled', 'rejected'])
     expect(answers.find(({ status }) => status === 'rejected')).toMatchObject({ reason: lastAdmin })

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Caller } from '@cloudphone/contracts/access'
 import { systemIds, type UserId } from '@cloudphone/contracts/id'
 import { openOutbox } from '@cloudphone/outbox/open-outbox'
+import { present } from '@cloudphone/testing/present'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ensureTenant, insertAccount } from '../db/account-repo.ts'
@@ -93,9 +94,9 @@ function adminOf({ tenantId }: House, userId: UserId): Caller {
 
 async function perform(house: House, one: Act): Promise<Done> {
   const { tenantId, ids, ownerOf } = house
-  const instance = instances[one.at]!
+  const instance = present(instances[one.at])
   const caller = adminOf(house, ownerOf(one.id))
-  const reservationId = ids[one.id]!
+  const reservationId = present(ids[one.id])
   const work = async (): Promise<unknown> => {
     switch (one.what) {
       case 'reserve':
@@ -150,13 +151,12 @@ async function look(house: House) {
 const stateOf = (held: ReadonlyMap<string, KnownReservation>, id: string) => held.get(id)?.state ?? 'unknown'
 
 function limitsDuring(book: Book, which: 'user' | 'tenant', set: readonly Done[]): QuotaLimits[] {
-  const merged = (limits: Record<string, number | null>) =>
-    Object.fromEntries(
-      Object.entries(limits).map(([name, value]) => [
-        name,
-        value ?? someDefaults[which][name as keyof QuotaLimits],
-      ]),
-    ) as unknown as QuotaLimits
+  const merged = (limits: Record<string, number | null>): QuotaLimits => ({
+    ...someDefaults[which],
+    ...Object.fromEntries(
+      Object.entries(limits).flatMap(([name, value]) => (value === null ? [] : [[name, value]])),
+    ),
+  })
   return [book.limits, ...set.flatMap(({ act: one }) => ('limits' in one ? [merged(one.limits)] : []))]
 }
 
@@ -171,7 +171,11 @@ async function playRound(house: House, round: readonly Act[]): Promise<void> {
   }
   for (const [at, userId] of house.userIds.entries()) {
     const set = done.filter(({ act: one }) => one.what === 'limit_user' && house.ownerOf(one.id) === userId)
-    assertWithin(before.users[at]!, after.users[at]!, limitsDuring(before.users[at]!, 'user', set))
+    assertWithin(
+      present(before.users[at]),
+      present(after.users[at]),
+      limitsDuring(present(before.users[at]), 'user', set),
+    )
     const mine = [...after.held.values()].filter((one) => one.userId === userId && one.state !== 'released')
     expect(after.users[at]?.used).toEqual(mine.reduce<Portion>(plus, nothing))
   }
@@ -180,8 +184,9 @@ async function playRound(house: House, round: readonly Act[]): Promise<void> {
   expect(after.tenant.used).toEqual(after.users.map(({ used }) => used).reduce(plus, nothing))
   // Alone, a reservation is refused exactly when it does not fit.
   const [only] = done.length === 1 ? done : []
-  if (only?.act.what !== 'reserve' || stateOf(before.held, house.ids[only.act.id]!) !== 'unknown') return
-  const books = [before.users[only.act.id % 2]!, before.tenant]
+  if (only?.act.what !== 'reserve' || stateOf(before.held, present(house.ids[only.act.id])) !== 'unknown')
+    return
+  const books = [present(before.users[only.act.id % 2]), before.tenant]
   const { portion: asked } = only.act
   const fits = books.every((book) => excessOf(book, asked) === undefined)
   expect(only.code).toBe(fits ? undefined : 'quota_exceeded')
@@ -211,7 +216,7 @@ test('more at once than fits, by three instances, takes exactly what fits', asyn
   await room.quotas.setTenantLimits(admin, house.tenantId, { ...someDefaults.tenant, maxDevices: 7 })
   const answers = await Promise.allSettled(
     Array.from({ length: 120 }, (_, n) =>
-      instances[n % 3]!.reserve({
+      present(instances[n % 3]).reserve({
         ...{ reservationId: randomUUID(), userId: house.ownerOf(n), ttlSeconds: 60 },
         ...{ ...nothing, devices: 1 },
       }),

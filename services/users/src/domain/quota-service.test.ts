@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { systemIds } from '@cloudphone/contracts/id'
 import { openOutbox } from '@cloudphone/outbox/open-outbox'
+import { present } from '@cloudphone/testing/present'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import {
@@ -171,7 +172,7 @@ test('a tenant has limits of its own, for all its users together', async () => {
   })
   expect(set).toMatchObject({ limits: { ...wideLimits, maxDevices: 12 }, used: { devices: 0 } })
   const answers = await Promise.allSettled(
-    Array.from({ length: 40 }, (_, n) => room.quotas.reserve(wanted(people[n % 8]!))),
+    Array.from({ length: 40 }, (_, n) => room.quotas.reserve(wanted(present(people[n % 8])))),
   )
   const refusals = answers.filter((answer) => answer.status === 'rejected')
   expect(refusals).toHaveLength(28)

@@ -1,4 +1,5 @@
 import { systemIds } from '@cloudphone/contracts/id'
+import { present } from '@cloudphone/testing/present'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { callerOf, openUsersRoom, type UsersRoom } from '../testing/users-room.ts'
 
@@ -93,21 +94,23 @@ test('one ends one’s own sessions, and who manages users those of the tenant',
   const own = callerOf(account)
   const page = { beforeId: undefined, limit: 10 }
   const [first, second, third] = await room.sessions.list(own, account.id, page)
-  const here = { ...own, sessionId: first!.id }
-  await room.sessions.revoke(here, account.id, second!.id)
-  await expect(room.sessions.revoke(here, account.id, second!.id)).rejects.toMatchObject({
+  const here = { ...own, sessionId: present(first).id }
+  await room.sessions.revoke(here, account.id, present(second).id)
+  await expect(room.sessions.revoke(here, account.id, present(second).id)).rejects.toMatchObject({
     code: 'session_not_found',
   })
   const colleague = callerOf(await room.account('colleague@example.com'))
   const viewer = callerOf(await room.account('viewer@example.com', 'viewer'))
   for (const other of [colleague, viewer]) {
-    await expect(room.sessions.revoke(other, account.id, third!.id)).rejects.toMatchObject({ status: 403 })
+    await expect(room.sessions.revoke(other, account.id, present(third).id)).rejects.toMatchObject({
+      status: 403,
+    })
   }
   expect(await room.sessions.list(viewer, account.id, page)).toHaveLength(2)
   const stranger = callerOf(await room.account('far@example.com', 'admin', 'far'))
   await expect(room.sessions.revokeAll(stranger, account.id)).rejects.toMatchObject({ status: 404 })
   expect(await room.sessions.revokeAll(here, account.id)).toBe(1)
   const admin = callerOf(await room.account('boss@example.com', 'admin'))
-  expect(await room.sessions.list(admin, account.id, page)).toMatchObject([{ id: first!.id }])
+  expect(await room.sessions.list(admin, account.id, page)).toMatchObject([{ id: present(first).id }])
   expect(await room.sessions.revokeAll(admin, account.id)).toBe(1)
 })
