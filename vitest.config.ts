@@ -3,19 +3,12 @@ import { defineConfig } from 'vitest/config'
 /** In CI the counts are also written down, for `.ci/run` to add up. */
 const ci = process.env.CI === 'true'
 
+/** Schedules every await by itself, and must not meet what another file has hung into the runtime. */
+const alone = ['packages/saga/src/simulation/*.test.ts']
+
 /** The default suite: npm packages only, under three minutes on two cores. */
 export default defineConfig({
   test: {
-    include: [
-      'packages/**/*.test.ts',
-      'services/**/*.test.ts',
-      'server/**/*.test.ts',
-      'clients/**/*.test.ts',
-      'tests/default/**/*.test.ts',
-      'bench/**/*.test.ts',
-    ],
-    // Long drills run with `npm run test:all`.
-    exclude: ['**/node_modules/**', '**/*.drill.test.ts'],
     globalSetup: ['packages/testing/src/global-setup.ts'],
     passWithNoTests: false,
     pool: 'forks',
@@ -26,5 +19,27 @@ export default defineConfig({
     retry: ci ? 1 : 0,
     reporters: ci ? ['default', 'json'] : ['default'],
     outputFile: { json: '.reports/default.json' },
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: 'whole',
+          include: ['tests/default/**/*.test.ts', ...alone],
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'parts',
+          include: ['{packages,services,server,clients,bench}/**/*.test.ts'],
+          // Long drills run with `npm run test:all`.
+          exclude: ['**/node_modules/**', '**/*.drill.test.ts', ...alone],
+          // One process plays many files: starting one and loading the libraries anew took as long as the tests.
+          isolate: false,
+          sequence: { groupOrder: 0 },
+        },
+      },
+    ],
   },
 })

@@ -87,4 +87,15 @@ export async function atRest(home: PlatformHome, client: Client): Promise<void> 
     return found.healthy && found
   }).catch(async () => await client.call(Doctor))
   expect(diagnosis.reports.filter(({ holds }) => !holds)).toEqual([])
+  await until('all that was told to have been heard', async () => (await untold(home)) === 0)
+}
+
+/** How many events are on their way: a process that dies at the first one it hears would meet them at its start. */
+async function untold({ books }: PlatformHome): Promise<number> {
+  const outboxes = ['users', 'devices', 'apps', 'scheduler'].map(
+    (service) => `select from ${service}.event_outbox where status <> 'published'`,
+  )
+  const onTheirWay = [...outboxes, 'select from bus.bus_delivery'].join(' union all ')
+  const [row] = await books.query(`select count(*)::int as events from (${onTheirWay}) e`)
+  return Number(row?.events)
 }

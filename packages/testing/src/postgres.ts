@@ -1,10 +1,17 @@
 import { createHash } from 'node:crypto'
-import { withClient } from '@cloudphone/db/client'
 import { migrate, readMigrations } from '@cloudphone/db/migrate'
 import { silentLog } from '@cloudphone/observe/log'
+import pg from 'pg'
 import { type FakeClock, fakeClock } from './fake-clock.ts'
 import { testPostgres } from './postgres-door.ts'
-import { type Clone, cloneTemplate, ensureTemplate, makeTimeMovable, moveTime } from './template.ts'
+import {
+  administer,
+  type Clone,
+  cloneTemplate,
+  ensureTemplate,
+  makeTimeMovable,
+  moveTime,
+} from './template.ts'
 
 export interface TestDatabaseOptions {
   /** Folders of migrations in order, as for `migrate`; `APP_NOW_MIGRATIONS` first. */
@@ -31,9 +38,8 @@ export async function createTestDatabase({ migrations, schema }: TestDatabaseOpt
     await makeTimeMovable(url, schema)
   })
   const clone = await cloneTemplate(adminUrl, template)
-  await withClient(adminUrl, 'test fixture', (admin) =>
-    admin.query(`alter database ${clone.database} set search_path to ${admin.escapeIdentifier(schema)}`),
-  )
+  const path = pg.escapeIdentifier(schema)
+  await administer(adminUrl, `alter database ${clone.database} set search_path to ${path}`)
   return { ...clone, schema, [Symbol.asyncDispose]: clone.drop }
 }
 

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { withClient } from '@cloudphone/db/client'
-import { type DatabaseTarget, retarget } from '@cloudphone/db/target'
-import type pg from 'pg'
+import { clientConfig, type DatabaseTarget, retarget } from '@cloudphone/db/target'
+import pg from 'pg'
 
 /** A database of a test's own. */
 export interface Clone {
@@ -12,16 +12,32 @@ export interface Clone {
   drop(): Promise<void>
 }
 
+const admins = new Map<DatabaseTarget, pg.Pool>()
+
+/** Runs a statement as the superuser, on a connection that is kept: opening one takes as long as cloning a database. */
+export async function administer(adminUrl: DatabaseTarget, sql: string, values: unknown[] = []) {
+  let pool = admins.get(adminUrl)
+  if (pool === undefined) {
+    const config = clientConfig(adminUrl, 'test fixture')
+    pool = new pg.Pool({ ...config, max: 2, idleTimeoutMillis: 3_000, allowExitOnIdle: true })
+    // The next statement fails by itself.
+    pool.on('error', () => undefined)
+    admins.set(adminUrl, pool)
+  }
+  return await pool.query(sql, values)
+}
+
 /** Makes sure that the template is there, built once per run whoever asks first; `build` gets it empty. */
 export async function ensureTemplate(
   adminUrl: DatabaseTarget,
   template: string,
   build: (url: DatabaseTarget) => Promise<void>,
 ): Promise<void> {
+  if (await isTemplate(adminUrl, template)) return
+  // On a connection of its own, whose end is the end of the lock.
   await withClient(adminUrl, 'test fixture', async (admin) => {
-    if (await isTemplate(admin, template)) return
     await admin.query('select pg_advisory_lock(hashtextextended($1, 0))', [template])
-    if (await isTemplate(admin, template)) return
+    if (await isTemplate(adminUrl, template)) return
     // A crash while it was built may have left half of it.
     await admin.query(`drop database if exists ${template} with (force)`)
     await admin.query(`create database ${template} strategy file_copy`)
@@ -33,14 +49,12 @@ export async function ensureTemplate(
 /** Clones a template, in about 20 ms. Settings and rights of the database itself are not cloned with it. */
 export async function cloneTemplate(adminUrl: DatabaseTarget, template: string): Promise<Clone> {
   const database = `test_${randomUUID().replaceAll('-', '')}`
-  await withClient(adminUrl, 'test fixture', (admin) =>
-    admin.query(`create database ${database} template ${template} strategy file_copy`),
-  )
+  await administer(adminUrl, `create database ${database} template ${template} strategy file_copy`)
   let dropping: Promise<void> | undefined
   const drop = (): Promise<void> => {
-    dropping ??= withClient(adminUrl, 'test fixture', async (admin) => {
-      await admin.query(`drop database if exists ${database} with (force)`)
-    })
+    dropping ??= administer(adminUrl, `drop database if exists ${database} with (force)`).then(
+      () => undefined,
+    )
     return dropping
   }
   return { database, url: retarget(adminUrl, { database }), drop }
@@ -73,7 +87,7 @@ export async function moveTime(url: DatabaseTarget, schemas: readonly string[], 
 }
 
 /** Only a finished template is marked as one. */
-async function isTemplate(admin: pg.Client, name: string): Promise<boolean> {
-  const found = await admin.query('select from pg_database where datname = $1 and datistemplate', [name])
-  return found.rowCount === 1
+async function isTemplate(adminUrl: DatabaseTarget, name: string): Promise<boolean> {
+  const sql = 'select from pg_database where datname = $1 and datistemplate'
+  return (await administer(adminUrl, sql, [name])).rowCount === 1
 }
