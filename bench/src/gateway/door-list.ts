@@ -5,5 +5,6 @@ export const doors = {
   ours: () => import('./doors/ours.ts'),
   'fastify-http-proxy': () => import('./doors/fastify-http-proxy.ts'),
   express: () => import('./doors/express.ts'),
+  floor: () => import('./doors/floor.ts'),
 } satisfies Record<string, () => Promise<{ openDoor: OpenDoor }>>
 export type DoorName = keyof typeof doors

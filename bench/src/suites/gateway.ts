@@ -67,6 +67,7 @@ async function measureDoors(task: Task, disturbances: Disturbances): Promise<Fig
   await using ours = await start('ours')
   await using fastify = await start('fastify-http-proxy')
   await using express = await start('express')
+  await using floor = await start('floor')
   await using nginx = await startNginx(stage.nginxPort, [
     `upstream small { server ${new URL(settings.upstream).host}; keepalive 128; keepalive_requests 100000000; }`,
     `server { listen 127.0.0.1:${stage.nginxPort}; location / { proxy_pass http://small;`,
@@ -77,6 +78,7 @@ async function measureDoors(task: Task, disturbances: Disturbances): Promise<Fig
     { name: '@fastify/http-proxy', url: fastify.url, pid: fastify.pid, wanted: 0.8 },
     { name: 'express + http-proxy-middleware', url: express.url, pid: express.pid, wanted: 1.7 },
     { name: 'nginx, one worker', url: nginx.url, pid: nginx.pid, wanted: 0.33 },
+    { name: 'node:http and undici alone', url: floor.url, pid: floor.pid },
   ]
   const rounds = await playInTurn(doors, { token, task, disturbances })
   const figures = compared(doors, rounds)
