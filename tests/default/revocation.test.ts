@@ -93,6 +93,32 @@ test('a key that is deleted ends everywhere', async () => {
   expect(['token_revoked', 'invalid_api_key']).toContain(await refusal(key))
 })
 
+test('a key that is rotated without overlap ends everywhere at once; the new one serves', async () => {
+  const { token } = await signIn()
+  const made = await ask('POST', '/api/api-keys', { token, body: { name: 'ci' } })
+  const { key: old, id } = made.body.data
+  expect((await ask('GET', '/api/notifications', { token: old })).status).toBe(200)
+  const body = { overlapSeconds: 0 }
+  const { key } = (await ask('POST', `/api/api-keys/${id}/rotate`, { token, body })).body.data
+  expect(['token_revoked', 'invalid_api_key']).toContain(await refusal(old))
+  expect((await ask('GET', '/api/notifications', { token: key })).status).toBe(200)
+})
+
+test('a key goes on when its owner’s role changes, with the new role’s rights', async () => {
+  const { token } = await signIn()
+  const account = { email: 'owner@example.com', password: 'a quite long secret' }
+  const created = await ask('POST', '/api/users', { token, body: { ...account, name: 'Owner' } })
+  const owner = created.body.data.id as string
+  const signedIn = await ask('POST', '/api/auth/login', { body: account })
+  const own = { token: signedIn.body.data.accessToken as string, body: { name: 'ci' } }
+  const { key } = (await ask('POST', '/api/api-keys', own)).body.data
+  expect((await ask('GET', '/api/users', { token: key })).status).toBe(403)
+  await ask('PATCH', `/api/users/${owner}`, { token, body: { role: 'admin' } })
+  await until('the key to have the new role', async () => {
+    return (await ask('GET', '/api/users', { token: key })).status === 200
+  })
+})
+
 test('a signing key changes without anybody noticing; a compromised one takes its tokens along', async () => {
   const before = await signIn()
   const keys = async () => (await ask('GET', '/api/auth/jwks')).body.data.keys as { kid: string }[]
