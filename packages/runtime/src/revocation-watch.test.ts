@@ -158,7 +158,7 @@ test('a revocation is forgotten after a day, when no token of its time lives; on
     await clock.whenSleeping(1)
     await clock.advance(50)
   }
-  await tell('2', sessions[0], sessions[1])
+  await tell('2', sessions[1], sessions[0])
   await clock.advance(13 * 60 * minuteMs)
   await tell('3', sessions[1])
   await clock.advance(13 * 60 * minuteMs)
