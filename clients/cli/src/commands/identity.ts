@@ -110,14 +110,14 @@ function addInvitationCommands(program: Command): void {
       out.answer({ invitationId }, () => 'Taken back')
     },
   })
-  command<{ token: string; name?: string; new?: string }>(invitations, 'accept', 'make the account', {
+  command<{ token: string; name?: string; password?: string }>(invitations, 'accept', 'make the account', {
     configure: (c) =>
       tokenOption(c)
         .option('--name <name>', 'how to call you; asked for when absent')
-        .option('--new <password>', '12 characters at least; asked for when absent'),
+        .option('--password <password>', '12 characters at least; asked for when absent'),
     run: async ({ client, flags, out }) => {
       const name = flags.name ?? (await ask('Name: '))
-      const body = { token: flags.token, name, password: await newPassword(flags.new) }
+      const body = { token: flags.token, name, password: await newPassword(flags.password) }
       out.answer(await client.call(api.AcceptInvitation, { body }), ({ email, role }) => `${email} (${role})`)
     },
   })
