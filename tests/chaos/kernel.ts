@@ -89,7 +89,8 @@ function takeOverOf(fault: Fault, results: readonly CellResult[]): Figure[] {
     {
       name: `slowest take-over, ${faults[fault]} (ms)`,
       ours: Math.max(...times),
-      wanted: { is: '<=', than: takeOverWithinMs },
+      // While the database is away nobody can take anything over: how long it was away is in that number.
+      ...(fault !== 'postgres' && { wanted: { is: '<=', than: takeOverWithinMs } }),
     },
   ]
 }

@@ -8,6 +8,7 @@ import { deadlineHeader, readDeadline } from './deadline.ts'
 import { common, type FieldError, ProblemError } from './problem.ts'
 import { type Cause, nobody } from './request-scope.ts'
 import { addressClaim, addressProofHeader, type ServiceTokens, type TokenVerifier } from './tokens.ts'
+import { unfitText } from './unfit-text.ts'
 
 /** A file on its way in: read it once, to its end. */
 export interface Upload {
@@ -121,7 +122,15 @@ function invalid(errors: FieldError[]): ProblemError {
 
 function parse(schema: z.ZodType, value: unknown, place: string, errors: FieldError[]): unknown {
   const result = schema.safeParse(value)
-  if (result.success) return result.data
+  if (result.success) {
+    const unfit = unfitText(result.data)
+    if (unfit === undefined) return result.data
+    errors.push({
+      path: [place, ...unfit].join('.'),
+      message: 'text must be whole Unicode characters, without U+0000',
+    })
+    return undefined
+  }
   for (const issue of result.error.issues.slice(0, 20)) {
     errors.push({ path: [place, ...issue.path].map(String).join('.'), message: issue.message })
   }

@@ -121,6 +121,13 @@ describe('a bound route', () => {
     ])
   })
 
+  it('refuses text that no database keeps, wherever it comes', async () => {
+    const { url } = await serve([echo])
+    const { status, json } = await say(url, '/api/echo/a%00b?times=2', { loud: true })
+    expect(status).toBe(400)
+    expect(json.errors).toEqual([{ path: 'params.word', message: expect.stringContaining('U+0000') }])
+  })
+
   it.each([
     ['broken JSON', '{"loud": tru', 400],
     ['a prototype on its way in', '{"__proto__": {"admin": true}, "loud": true}', 400],
