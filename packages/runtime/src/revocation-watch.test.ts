@@ -150,6 +150,25 @@ test('what is known stays in force while the feed is away; after ten minutes of 
   expect(changes.slice(1)).toEqual([{ keys: false, missed: true }])
 })
 
+test('of two epochs of a user the later one counts, in whatever order they are told; it is forgotten after a day', async () => {
+  const { watch } = await begun()
+  const userId = systemIds.next<'user'>()
+  const isRevoked = (epoch: number) => watch.isRevoked({ userId, sessionId: 'any', epoch })
+  for (const [cursor, epoch] of [
+    ['2', 3],
+    ['3', 2],
+  ] as const) {
+    ;(await nextLook()).answer(cursor, { kind: 'user', id: userId, epoch })
+    await clock.whenSleeping(1)
+    await clock.advance(50)
+  }
+  expect([1, 2, 3].map(isRevoked)).toEqual([true, true, false])
+  await clock.advance(25 * 60 * minuteMs)
+  ;(await nextLook()).answer('4', { kind: 'session', id: 'ended' })
+  await clock.whenSleeping(1)
+  expect([1, 2, 3].map(isRevoked)).toEqual([false, false, false])
+})
+
 test('a revocation is forgotten after a day, when no token of its time lives; one that was told again is not', async () => {
   const { watch } = await begun()
   const sessions = ['ended', 'ended again', 'ended lately'] as const
