@@ -1,22 +1,18 @@
 import { createReadStream, createWriteStream, type Stats } from 'node:fs'
 import { chmod, lstat, mkdir, readdir, readlink, rename, rmdir, unlink, utimes } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { Readable, Writable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
 import { type PhoneEntry, type PhoneFs, PhoneFsError, type PhoneStat } from '../android.ts'
 import { accessTo, isTraversable, isWithin } from './access.ts'
+import { absent, denied, translate } from './file-errors.ts'
+import { CHUNK_BYTES, metered } from './metered-file.ts'
 import type { Space } from './space.ts'
+import { readVirtual, sinkOf, virtualStat } from './virtual-io.ts'
 import type { VirtualNode } from './virtual-tree.ts'
-
-const S_IFDIR = 0o040000
-const S_IFREG = 0o100000
-const S_IFLNK = 0o120000
-const S_IFCHR = 0o020000
 
 const MAX_LINKS = 40
 const MAX_PATH = 4096
 const MAX_NAME = 255
-const CHUNK_BYTES = 256 * 1024
-
 /** Where a path leads, all links on the way resolved. `virtual` and `real` are both unset when nothing is there. */
 interface Place {
   readonly path: string
@@ -309,57 +305,6 @@ export class PhoneFiles implements PhoneFs {
   }
 }
 
-/** A writable over a file that reserves space first; in constant memory whatever is written. */
-function metered(
-  file: Writable,
-  space: Space,
-  ends?: { commit: () => Promise<void>; discard: () => Promise<void> },
-): Writable {
-  let taken = 0
-  let kept = ends === undefined
-  const failed = new Promise<Error>((resolve) => file.once('error', resolve))
-  return new Writable({
-    highWaterMark: CHUNK_BYTES,
-    write(chunk: Buffer, _encoding, done) {
-      try {
-        space.take(chunk.length)
-        taken += chunk.length
-      } catch (error) {
-        done(error as Error)
-        return
-      }
-      file.write(chunk, (error) => done(error ? translate(error) : null))
-    },
-    final(done) {
-      const ended = new Promise<void>((resolve, reject) => {
-        void failed.then(reject)
-        file.end(resolve)
-      })
-      ended
-        .then(() => ends?.commit())
-        .then(
-          () => {
-            kept = true
-            done()
-          },
-          (error: unknown) => done(translate(error)),
-        )
-    },
-    destroy(error, done) {
-      const finish = () => {
-        if (kept) return done(error)
-        space.give(taken)
-        // Nothing to discard when the file could not even be created.
-        const gone = ends === undefined ? Promise.resolve() : ends.discard().catch(() => undefined)
-        void gone.then(() => done(error))
-      }
-      if (file.closed) return finish()
-      file.once('close', finish)
-      file.destroy()
-    },
-  })
-}
-
 function names(path: string): string[] {
   return path.split('/').filter((name) => name !== '' && name !== '.')
 }
@@ -383,67 +328,6 @@ function toStat(stats: Stats): PhoneStat {
   return { mode: stats.mode, size: stats.size, mtime: Math.floor(stats.mtimeMs / 1000) }
 }
 
-function virtualStat(node: VirtualNode): { mode: number; size: number } {
-  if (node.kind === 'dir') return { mode: S_IFDIR | 0o755, size: 4096 }
-  if (node.kind === 'mount') return { mode: S_IFDIR | 0o771, size: 4096 }
-  if (node.kind === 'link') return { mode: S_IFLNK | 0o777, size: node.target.length }
-  if (node.kind === 'device') return { mode: S_IFCHR | 0o666, size: 0 }
-  if (node.kind === 'trigger') return { mode: S_IFREG | 0o222, size: 0 }
-  return { mode: S_IFREG | node.mode, size: Buffer.byteLength(node.content()) }
-}
-
-/** Where writes to a device or a trigger go; undefined for everything that keeps what is written. */
-function sinkOf(node: VirtualNode | undefined): Writable | undefined {
-  // Taken a turn of the event loop later: `cat /dev/zero > /dev/null` must not keep all other phones waiting.
-  if (node?.kind === 'device')
-    return new Writable({ write: (_chunk, _encoding, done) => void setImmediate(done) })
-  if (node?.kind !== 'trigger') return undefined
-  return new Writable({
-    write: (chunk: Buffer, _encoding, done) => {
-      node.pull(chunk.toString())
-      done()
-    },
-  })
-}
-
-function readVirtual(node: VirtualNode): Readable {
-  if (node.kind === 'file') return Readable.from([Buffer.from(node.content())], { objectMode: false })
-  if (node.kind === 'trigger') throw denied()
-  if (node.kind !== 'device') throw new PhoneFsError('EISDIR', 'Is a directory')
-  if (node.device === 'null') return Readable.from([], { objectMode: false })
-  return new Readable({
-    read() {
-      setImmediate(() => this.push(Buffer.alloc(64 * 1024)))
-    },
-  })
-}
-
-function absent(): PhoneFsError {
-  return new PhoneFsError('ENOENT', 'No such file or directory')
-}
-
-function denied(): PhoneFsError {
-  return new PhoneFsError('EACCES', 'Permission denied')
-}
-
 function absentOr(place: Place): PhoneFsError {
   return place.virtual === undefined ? absent() : new PhoneFsError('EROFS', 'Read-only file system')
-}
-
-const KNOWN: Readonly<Record<string, readonly [PhoneFsError['code'], string]>> = {
-  ENOENT: ['ENOENT', 'No such file or directory'],
-  ENOTDIR: ['ENOTDIR', 'Not a directory'],
-  EISDIR: ['EISDIR', 'Is a directory'],
-  ENOTEMPTY: ['ENOTEMPTY', 'Directory not empty'],
-  EEXIST: ['ENOTEMPTY', 'Directory not empty'],
-  ENOSPC: ['ENOSPC', 'No space left on device'],
-  ENAMETOOLONG: ['EINVAL', 'File name too long'],
-  ELOOP: ['EINVAL', 'Too many symbolic links encountered'],
-}
-
-/** The host's error in the phone's words; the host's paths stay out of it. */
-function translate(error: unknown): PhoneFsError {
-  if (error instanceof PhoneFsError) return error
-  const [code, words] = KNOWN[(error as NodeJS.ErrnoException).code ?? ''] ?? ['EINVAL', 'I/O error']
-  return new PhoneFsError(code, words)
 }

@@ -25,16 +25,11 @@ import {
   MAX_WORD_BYTES,
   patternSource,
 } from './expand.ts'
+import { openRedirect, type Streams } from './redirect.ts'
+import { initialState, type ShellState } from './shell-state.ts'
 
 /* The grammar is unbash's (a maintained parser of the shell language that bounds its own recursion); carrying it out
  * is ours. What mksh has and this has not (background jobs, here documents, arrays) is refused in words. */
-
-/** Streams of one command; redirections change them. */
-export interface Streams {
-  readonly stdin: Readable
-  readonly out: Output
-  readonly err: Output
-}
 
 /** Leaves the shell, a loop or a function; `abandon` gives up the line, as a failed expansion does. */
 class Leave extends Error {
@@ -51,15 +46,6 @@ const MAX_DEPTH = 48
 const MAX_SUBSTITUTION_BYTES = MAX_WORD_BYTES
 /** After so many commands without one that waits, the event loop gets its turn: `while :; do :; done` must not own the host. */
 const YIELD_EVERY = 32
-
-interface ShellState {
-  cwd: string
-  variables: Map<string, string>
-  exported: Set<string>
-  functions: Map<string, Node>
-  args: readonly string[]
-  status: number
-}
 
 /** A running shell: its variables, its directory, and how it carries out what was parsed. */
 export class Shell implements Expander {
@@ -486,7 +472,7 @@ export class Shell implements Expander {
     const opened: Writable[] = []
     let inner = streams
     try {
-      for (const redirect of redirects) inner = await this.#redirect(redirect, inner, opened)
+      for (const redirect of redirects) inner = await openRedirect(redirect, inner, { shell: this, opened })
     } catch (error) {
       for (const each of opened) each.destroy()
       if (!(error instanceof PhoneFsError)) throw error
@@ -505,46 +491,6 @@ export class Shell implements Expander {
       else file.once('error', resolve).end(() => resolve(undefined))
     })
     if (error) await this.#fail(streams, error.message, 1)
-  }
-
-  async #redirect(redirect: Redirect, streams: Streams, opened: Writable[]): Promise<Streams> {
-    const { operator, target, fileDescriptor } = redirect
-    if (target === undefined) throw new ExpansionError('redirection without a target')
-    const name = await expandText(target, this)
-    const path = absolute(this, name)
-    const describe = (error: unknown, verb: string) =>
-      error instanceof PhoneFsError
-        ? new PhoneFsError(error.code, `can't ${verb} ${name}: ${error.message}`)
-        : error
-    switch (operator) {
-      case '<': {
-        const stdin = await this.fs.read(path).catch((error: unknown) => {
-          throw describe(error, 'open')
-        })
-        return { ...streams, stdin }
-      }
-      case '<<<':
-        return { ...streams, stdin: Readable.from([Buffer.from(`${name}\n`)], { objectMode: false }) }
-      case '>&':
-        if (name === '1') return { ...streams, err: streams.out }
-        if (name === '2') return { ...streams, out: streams.err }
-        throw new ExpansionError(`${name}: bad file descriptor`)
-      case '>':
-      case '>|':
-      case '>>':
-      case '&>': {
-        const opening = operator === '>>' ? this.fs.append(path) : this.fs.write(path, { mode: 0o660 })
-        const file = await opening.catch((error: unknown) => {
-          throw describe(error, 'create')
-        })
-        opened.push(file)
-        const output = new Output(file)
-        if (operator === '&>') return { ...streams, out: output, err: output }
-        return fileDescriptor === 2 ? { ...streams, err: output } : { ...streams, out: output }
-      }
-      default:
-        throw new ExpansionError(`${operator}: not supported by this shell`)
-    }
   }
 
   async #fail(streams: Streams, message: string, status: number): Promise<void> {
@@ -628,31 +574,5 @@ export class Shell implements Expander {
 
   async arithmetic(expression: ArithmeticExpression): Promise<number> {
     return evaluate(expression, this)
-  }
-}
-
-function initialState(phone: Internals): ShellState {
-  const variables = new Map([
-    ['PATH', '/system/bin'],
-    ['HOME', '/'],
-    ['PWD', '/'],
-    ['SHELL', '/system/bin/sh'],
-    ['USER', 'shell'],
-    ['LOGNAME', 'shell'],
-    ['HOSTNAME', 'generic_x86'],
-    ['TERM', 'xterm-256color'],
-    ['TMPDIR', '/data/local/tmp'],
-    ['EXTERNAL_STORAGE', '/sdcard'],
-    ['ANDROID_ROOT', '/system'],
-    ['ANDROID_DATA', '/data'],
-    ['ANDROID_SERIAL', phone.properties.get('ro.serialno')],
-  ])
-  return {
-    cwd: '/',
-    exported: new Set(variables.keys()),
-    variables,
-    functions: new Map(),
-    args: ['/system/bin/sh'],
-    status: 0,
   }
 }
