@@ -14,7 +14,7 @@ import { until } from '../src/until.ts'
 /* An auditor that finds nothing proves nothing until it is seen to find what is there: a run without any fault, in which one
  * thing after the other is put out of order. */
 
-const promised = wishesOf()
+const promised = wishesOf('run')
 let lane: Lane
 let database: CellDatabase
 let history: readonly Touch[]
@@ -82,7 +82,7 @@ test.each<[string, string, Complaint['kind'][]]>([
   [
     'an order that was told before its payment was asked for',
     `update effect set version = 9 where position =
-       (select min(position) from effect where queue = 'scheduler.device-allocate' and aggregate = 'order:declined-1')`,
+       (select min(position) from effect where queue = 'scheduler.device-allocate' and aggregate = 'order:declined-run-1')`,
     ['disordered'],
   ],
   [
@@ -106,10 +106,10 @@ test.each<[string, string, Complaint['kind'][]]>([
   ],
   [
     'a device that a cancelled order still has',
-    `update pool_device set order_id = 'declined-1' where id = 'device-32'`,
+    `update pool_device set order_id = 'declined-run-1' where id = 'device-32'`,
     ['leaked'],
   ],
-  ['a port without its row', `delete from thing_port where thing_id = 'wanted-1'`, ['lost']],
+  ['a port without its row', `delete from thing_port where thing_id = 'wanted-run-1'`, ['lost']],
   ['a second row of a port', `insert into thing_port select * from thing_port limit 1`, ['doubled']],
   [
     'a payment that was booked twice',
@@ -120,13 +120,13 @@ test.each<[string, string, Complaint['kind'][]]>([
   [
     'a saga that stands still',
     `set local session_replication_role = replica;
-      update saga_state set status = 'QUARANTINED', ended_at = null where business_key = 'wanted-1'`,
+      update saga_state set status = 'QUARANTINED', ended_at = null where business_key = 'wanted-run-1'`,
     // And what it has by now, no finished saga owns.
     ['stuck', 'leaked', 'leaked', 'leaked', 'leaked', 'leaked', 'leaked', 'leaked'],
   ],
   [
     'a saga that turned back without need',
-    `delete from saga_state where business_key = 'declined-1'`,
+    `delete from saga_state where business_key = 'declined-run-1'`,
     ['lost'],
   ],
 ])('it finds %s', async (_, tampering, kinds) => {

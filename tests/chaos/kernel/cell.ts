@@ -1,12 +1,11 @@
-import type { QueueStatistics } from '@cloudphone/bus/bus'
-import { silentLog } from '@cloudphone/observe/log'
-import { audit, type Complaint, keyOf, type Promised, queuesOf } from './auditor.ts'
-import { brokerOf, Cast, type Ground } from './cast.ts'
-import { type Cell, timing } from './cells.ts'
+import type { Complaint, Promised } from './auditor.ts'
+import { keyOf, queuesOf } from './auditor.ts'
+import { Cast } from './cast.ts'
+import type { Cell } from './cells.ts'
 import type { CellDatabase } from './lane.ts'
 import { comesTrue } from './patience.ts'
-import { openPayer } from './payer.ts'
-import { type BusPlace, kernelTopology, openBus, type Wish } from './world.ts'
+import { describe, type Scene } from './scene.ts'
+import { kernelTopology, type Wish } from './world.ts'
 
 export interface CellResult {
   readonly cell: Cell
@@ -29,29 +28,28 @@ export interface CellResult {
 const SETTLE_WITHIN_MS = 60_000
 const REACH_WITHIN_MS = 60_000
 
-/** Eight sagas: of each definition two that succeed and two that turn back. */
-export function wishesOf(): Promised[] {
-  const numbers = [1, 2]
-  return numbers.flatMap((number): Promised[] => [
+/** Eight sagas: of each definition two that succeed and two that turn back. Their keys end with the name and a number. */
+export function wishesOf(name: string): Promised[] {
+  return [`${name}-1`, `${name}-2`].flatMap((which): Promised[] => [
     {
-      wish: { type: 'payment_purchase', input: { orderId: `paid-${number}`, planId: 'basic' } },
+      wish: { type: 'payment_purchase', input: { orderId: `paid-${which}`, planId: 'basic' } },
       end: 'COMPLETED',
     },
     {
-      wish: { type: 'payment_purchase', input: { orderId: `declined-${number}`, planId: 'basic' } },
+      wish: { type: 'payment_purchase', input: { orderId: `declined-${which}`, planId: 'basic' } },
       end: 'COMPENSATED',
     },
     {
       wish: {
         type: 'thing_creation',
-        input: { thingId: `wanted-${number}`, tenant: 'tenant', unwanted: false },
+        input: { thingId: `wanted-${which}`, tenant: 'tenant', unwanted: false },
       },
       end: 'COMPLETED',
     },
     {
       wish: {
         type: 'thing_creation',
-        input: { thingId: `unwanted-${number}`, tenant: 'tenant', unwanted: true },
+        input: { thingId: `unwanted-${which}`, tenant: 'tenant', unwanted: true },
       },
       end: 'COMPENSATED',
     },
@@ -59,100 +57,55 @@ export function wishesOf(): Promised[] {
 }
 
 /**
- * Carries a cell out and lets the auditor judge it. `nth`: the visit of the point at which the fault happens. A cell that
- * breaks down is a complaint like any other.
+ * Carries a cell out on a scene and lets the auditor judge it. `nth`: the visit of the point at which the fault happens. A cell
+ * that breaks down is a complaint like any other; after a complaint the scene is spoilt.
  */
-export async function runCell(cell: Cell, ground: Ground, nth: number): Promise<CellResult> {
+export async function runCell(cell: Cell, scene: Scene, nth: number): Promise<CellResult> {
   const startedMs = performance.now()
-  const database = await ground.lane.database()
-  const books = ground.provider.open()
-  const bus: BusPlace =
-    cell.bus === 'embedded' ? { kind: 'embedded' } : { kind: 'rabbitmq', url: await brokerOf(ground).url() }
-  const cast = new Cast({ cell, ground, nth, database, bus, providerUrl: books.url })
-  let isSpoilt = true
-  const refused = () => books.history.filter(({ outcome }) => outcome === 'stale').length
-  try {
-    const promised = wishesOf()
-    const complaints = await play(cell, cast, { query: database.query, promised })
-    const recoveryMs = performance.now() - cast.faultAtMs
-    complaints.push(...(await cast.endWorlds()))
-    const broker = { statistics: () => leftIn(bus, database) }
-    const evidence = { query: database.query, bus: broker, history: books.history, promised }
-    complaints.push(...(await audit({ ...evidence, mayOvertake: mayOvertake(cell) })))
-    isSpoilt = complaints.length > 0
-    return {
-      cell,
-      fired: cast.fired,
-      complaints,
-      takeOverMs: await cast.takeOverMs(),
-      recoveryMs,
-      durationMs: performance.now() - startedMs,
-      refused: refused(),
-    }
-  } catch (error) {
-    const text = `the cell broke down: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`
-    return {
-      ...{ cell, fired: cast.fired, complaints: [{ kind: 'stuck', text }], takeOverMs: undefined },
-      ...{ recoveryMs: 0, durationMs: performance.now() - startedMs, refused: refused() },
-    }
-  } finally {
-    await cast.dismiss()
-    if (isSpoilt) ground.broker?.spoil()
-    books.close()
-    await database.drop()
-  }
-}
-
-async function play(
-  { point }: Cell,
-  cast: Cast,
-  { query, promised }: { query: CellDatabase['query']; promised: readonly Promised[] },
-): Promise<Complaint[]> {
-  await cast.enter()
-  const payer = openPayer({
-    query,
-    deliver: (callback) => cast.insist({ verb: 'callback', callback }),
-    pays: (orderId) => orderId.startsWith('paid'),
+  const cast = new Cast({ cell, scene, nth })
+  const refusedBefore = refusedBy(scene)
+  const result = (
+    complaints: readonly Complaint[],
+    times: Pick<CellResult, 'takeOverMs' | 'recoveryMs'>,
+  ) => ({
+    ...{ cell, fired: cast.fired, complaints, ...times },
+    durationMs: performance.now() - startedMs,
+    refused: refusedBy(scene) - refusedBefore,
   })
   try {
-    const wishes = promised.map(({ wish }) => wish)
-    // In two portions, so that two instances have something to do at once.
-    for (const portion of [wishes.slice(0, wishes.length / 2), wishes.slice(wishes.length / 2)])
-      await cast.insist({ verb: 'begin', wishes: portion })
-    const complaints: Complaint[] = []
-    if (!(await comesTrue(async () => cast.isStruck, REACH_WITHIN_MS)))
-      complaints.push({
-        kind: 'lost',
-        text: `${point} was reached ${cast.visits} times: the fault did not happen`,
-      })
-    await cast.recovered()
-    if (!(await comesTrue(() => isSettled(query, wishes), SETTLE_WITHIN_MS)))
-      complaints.push({ kind: 'stuck', text: `not at rest ${SETTLE_WITHIN_MS} ms after the fault` })
-    return complaints
+    const complaints = await play(cell, cast, scene)
+    const recoveryMs = performance.now() - cast.faultAtMs
+    complaints.push(...(await scene.judge()))
+    return result(complaints, { recoveryMs, takeOverMs: await cast.takeOverMs() })
+  } catch (error) {
+    const text = `the cell broke down: ${describe(error)}`
+    return result([{ kind: 'stuck', text }], { recoveryMs: 0, takeOverMs: undefined })
   } finally {
-    await payer.close()
+    // The fault's own work may still be bringing a server back.
+    await cast.spent()
   }
 }
 
-/** What the broker still holds. The tables of the embedded bus are asked directly: opening a bus for it costs six connections. */
-async function leftIn(bus: BusPlace, { query, target }: CellDatabase): Promise<QueueStatistics[]> {
-  if (bus.kind === 'embedded')
-    return await query<QueueStatistics>(`
-      select queue, count(*) filter (where kind = 'left')::integer as ready, 0 as delayed, 0 as "inFlight",
-        count(*) filter (where kind = 'dead')::integer as dead
-      from (select queue, 'left' as kind from bus.bus_delivery
-        union all select queue, 'dead' from bus.bus_dead_letter) d group by queue`)
-  const observer = openBus({ url: target(0), bus, timing, log: silentLog() })
-  try {
-    return [...(await observer.statistics())]
-  } finally {
-    await observer.close()
-  }
+function refusedBy({ books }: Scene): number {
+  return books.history.filter(({ outcome }) => outcome === 'stale').length
 }
 
-/** Over RabbitMQ a delivery that is tried again is overtaken: that is the adapter's word, and no complaint. */
-function mayOvertake({ point, fault, bus }: Cell): boolean {
-  return bus === 'rabbitmq' && fault === 'throw' && point.startsWith('consumer.')
+async function play(cell: Cell, cast: Cast, scene: Scene): Promise<Complaint[]> {
+  await cast.enter()
+  const wishes = scene.begin(cell, wishesOf).map(({ wish }) => wish)
+  // In two portions, so that two instances have something to do at once.
+  for (const portion of [wishes.slice(0, wishes.length / 2), wishes.slice(wishes.length / 2)])
+    await scene.insist({ verb: 'begin', wishes: portion })
+  const complaints: Complaint[] = []
+  if (!(await comesTrue(async () => cast.isStruck, REACH_WITHIN_MS)))
+    complaints.push({
+      kind: 'lost',
+      text: `${cell.point} was reached ${cast.visits} times: the fault did not happen`,
+    })
+  await cast.recovered()
+  if (!(await comesTrue(() => isSettled(scene.database.query, wishes), SETTLE_WITHIN_MS)))
+    complaints.push({ kind: 'stuck', text: `not at rest ${SETTLE_WITHIN_MS} ms after the fault` })
+  return complaints
 }
 
 /** Whether every wish has ended and every event has had its effects, as far as the database can tell. */

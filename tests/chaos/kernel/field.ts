@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { silentLog } from '@cloudphone/observe/log'
 import { type RabbitNode, startRabbitNode } from '@cloudphone/testing/rabbitmq'
-import type { Broker, Ground } from './cast.ts'
 import { type CellResult, runCell } from './cell.ts'
 import { type Cell, nameOf, timing } from './cells.ts'
 import { openCrew } from './crew.ts'
 import { openLane } from './lane.ts'
 import { openProvider } from './provider.ts'
+import { type Broker, type Ground, Scene } from './scene.ts'
 import { openBus } from './world.ts'
 
 export interface FieldOptions {
@@ -24,7 +24,10 @@ const LANES = 3
  * through one lane, one after the other.
  */
 export async function runCells({ cells, nthOf, progress }: FieldOptions): Promise<CellResult[]> {
-  const ordinary = cells.filter(({ bus }) => bus === 'embedded')
+  // Those with one instance first: a scene does not change its cast for every cell.
+  const ordinary = [1, 2].flatMap((many) =>
+    cells.filter(({ bus, instances }) => bus === 'embedded' && instances === many),
+  )
   const brokered = cells.filter(({ bus }) => bus === 'rabbitmq')
   await using crew = await openCrew({ spares: LANES + 1 })
   await using provider = await openProvider()
@@ -33,8 +36,16 @@ export async function runCells({ cells, nthOf, progress }: FieldOptions): Promis
   const results: CellResult[] = []
   const startedMs = performance.now()
   const runOn = async (ground: Ground, queue: Cell[]): Promise<void> => {
+    let scene: Scene | undefined
     for (let cell = queue.shift(); cell !== undefined && !interruption.isOn; cell = queue.shift()) {
-      const result = await runCell(cell, ground, nthOf(cell))
+      scene ??= await Scene.set(ground, cell.bus)
+      let result = await runCell(cell, scene, nthOf(cell))
+      const isSpoilt = result.complaints.length > 0
+      if (isSpoilt || scene.isSpent || queue.length === 0 || interruption.isOn) {
+        const complaints = await scene.strike({ isSpoilt })
+        result = { ...result, complaints: [...result.complaints, ...complaints] }
+        scene = undefined
+      }
       results.push(result)
       progress(
         lineOf(result, { done: results.length, of: cells.length, spentMs: performance.now() - startedMs }),

@@ -13,6 +13,7 @@ import { SAGA_MIGRATIONS } from '@cloudphone/saga/engine'
 import { PURCHASE_TABLES } from '@cloudphone/saga/testing/purchase'
 import { type Clone, cloneTemplate, ensureTemplate } from '@cloudphone/testing/template'
 import { temporaryFolder } from '@cloudphone/testing/temporary-folder'
+import { CompiledQuery } from 'kysely'
 import { until } from '../../src/until.ts'
 import { CREATION_TABLES } from './creation-shape.ts'
 import { EFFECT_TABLE, SCHEMA } from './world.ts'
@@ -37,7 +38,8 @@ export interface CellDatabase extends Pick<Clone, 'drop'> {
 
 const log = silentLog()
 const TEMPLATE = 'template_kernel'
-const ROLES = ['kernel_1', 'kernel_2', 'kernel_3'] as const
+/** One for each worker that a scene may have at a time, and for the one that comes in another's place. */
+export const ROLES = ['kernel_1', 'kernel_2', 'kernel_3'] as const
 const OBSERVER = 'observer'
 /** More than 8 sagas can use at a time: what is held twice shall not be hidden by a lack. */
 const POOL_DEVICES = 32
@@ -62,7 +64,9 @@ export async function openLane(): Promise<Lane> {
         },
       })
       const observe = <Row extends object>(text: string, values: readonly unknown[] = []) =>
-        insist(async () => (await observer.pool.query<Row>(text, [...values])).rows)
+        insist(
+          async () => (await observer.prepared.executeQuery<Row>(CompiledQuery.raw(text, [...values]))).rows,
+        )
       return {
         async drop() {
           await observer.close()

@@ -10,12 +10,12 @@ export interface WorldOrder {
   readonly bus: BusPlace
   readonly providerUrl: string
   readonly timing: Timing
-  /** The crash point at which the worker asks what shall happen; none when absent. */
-  readonly point?: string
 }
 
 /** Each is answered by `Done` when it is carried out. */
 export type Order =
+  /** From now on the worker asks at this crash point, and at no other, what shall happen; at none when it is undefined. */
+  | { readonly verb: 'arm'; readonly point: string | undefined }
   | { readonly verb: 'open'; readonly world: WorldOrder }
   | { readonly verb: 'begin'; readonly wishes: readonly Wish[] }
   | { readonly verb: 'callback'; readonly callback: PaymentCallback }

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-const LOOK_EVERY_MS = 40
+const LOOK_EVERY_MS = 60
 
 /** Looks again and again; false when the time is over before it is true. */
 export async function comesTrue(look: () => Promise<boolean>, withinMs: number): Promise<boolean> {

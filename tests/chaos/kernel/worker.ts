@@ -1,7 +1,7 @@
 /* A process to be hurt: loads the kernel, waits for its orders, opens a world and works in it until it is closed, or
  * worse. It may open several worlds, one after the other. */
 import { flushCompileCache } from 'node:module'
-import { type CrashAct, crashPoints } from '@cloudphone/observe/crash-point'
+import { type CrashAct, type CrashPoints, crashPoints } from '@cloudphone/observe/crash-point'
 import { openLog, silentLog } from '@cloudphone/observe/log'
 import type { FromWorker, Order, ToWorker } from './orders.ts'
 import { openWorld, type World } from './world.ts'
@@ -10,6 +10,7 @@ const log = process.env.CHAOS_LOG === undefined ? silentLog() : openLog({ level:
 const questions = new Map<number, (act: CrashAct) => void>()
 let asked = 0
 let world: World | undefined
+let armed: CrashPoints = crashPoints(undefined)
 
 function say(message: FromWorker): void {
   process.send?.(message)
@@ -24,10 +25,13 @@ function ask(): Promise<CrashAct> {
 }
 
 async function carryOut(order: Order): Promise<void> {
+  if (order.verb === 'arm') {
+    armed = crashPoints(order.point === undefined ? undefined : `${order.point}=signal`, ask)
+    return
+  }
   if (order.verb === 'open') {
-    const { point, ...place } = order.world
-    const crash = crashPoints(point === undefined ? undefined : `${point}=signal`, ask)
-    world = await openWorld({ ...place, log, crash })
+    const crash: CrashPoints = { reach: (name) => armed.reach(name) }
+    world = await openWorld({ ...order.world, log, crash })
     return
   }
   if (world === undefined) throw new Error(`${order.verb} before open`)
