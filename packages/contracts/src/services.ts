@@ -30,7 +30,14 @@ export const services: Readonly<Record<ServiceName, ServiceFacts>> = {
     portOffset: 2,
     registryName: 'device-service',
     database: 'core',
-    sagas: ['device_creation', 'device_start', 'device_stop', 'device_deletion', 'app_installation'],
+    sagas: [
+      'device_creation',
+      'device_start',
+      'device_stop',
+      'device_reset',
+      'device_deletion',
+      'app_installation',
+    ],
   },
   apps: { portOffset: 3, registryName: 'app-service', database: 'core', sagas: [] },
   scheduler: {

@@ -18,6 +18,7 @@ export const problems = defineProblems({
   operation_in_progress: [409, 'Another operation on device {deviceId} is in progress: {sagaId}.'],
   device_allocated: [409, 'Device {deviceId} is allocated; release allocation {allocationId} first.'],
   device_not_running: [409, 'Device {deviceId} is {deviceStatus}, not RUNNING.'],
+  device_not_clean: [409, 'Device {deviceId} is {hygiene}: it must be wiped before anybody gets it.'],
   device_not_pooled: [409, 'Device {deviceId} is dedicated: it has an owner and no allocations.'],
   stale_allocation: [
     409,

@@ -25,6 +25,7 @@ import { openProviders } from './providers/open-providers.ts'
 import { appInstallation } from './sagas/app-installation.saga.ts'
 import { CREATION_TIMEOUT_MS, deviceCreation } from './sagas/device-creation.saga.ts'
 import { deviceDeletion } from './sagas/device-deletion.saga.ts'
+import { deviceReset } from './sagas/device-reset.saga.ts'
 import { deviceStart } from './sagas/device-start.saga.ts'
 import { deviceStop } from './sagas/device-stop.saga.ts'
 import { openTelemetry, showQuota } from './telemetry.ts'
@@ -52,7 +53,7 @@ export const devices = defineService<typeof DevicesSettings, DevicesSchema>({
     })
 
     let loops: DevicesLoops | undefined
-    const soon = (loop: 'keys' | 'quota') => () => void loops?.[loop].nudge()
+    const soon = (loop: 'keys' | 'quota' | 'handover') => () => void loops?.[loop].nudge()
     const { client, clock, database } = context
     const { telemetry } = deps
     const cache = new QuotaCache({ client, clock, telemetry, entries: context.cache })
@@ -70,6 +71,7 @@ export const devices = defineService<typeof DevicesSettings, DevicesSchema>({
       device_creation: deviceCreation(deps, { quota, keys, quotaOwed: soon('quota') }),
       device_start: deviceStart(deps, keys),
       device_stop: deviceStop(deps),
+      device_reset: deviceReset(deps, keys),
       device_deletion: deviceDeletion(deps, quota),
       app_installation: appInstallation(deps, keys),
     }
@@ -86,7 +88,7 @@ export const devices = defineService<typeof DevicesSettings, DevicesSchema>({
         ...quotaRoutes(cache),
         ...adbKeyRoutes(new AdbKeyService(deps, soon('keys'))),
         ...internalRoutes({
-          holders: new HolderService(deps, keys),
+          holders: new HolderService(deps, keys, soon('handover')),
           stopForShutdown: () => stopForShutdown(deps),
         }),
       ],

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { DeviceStatus, ProviderType } from '../device.ts'
+import { DeviceStatus, Hygiene, ProviderType } from '../device.ts'
 import { AllocationId, DeviceId, TenantId, UserId } from '../id.ts'
 import { bytes, item, list, none, PageQuery, route } from '../route.ts'
 
@@ -24,6 +24,8 @@ export const Device = z.object({
   /** Who holds a pooled phone now. */
   allocationId: AllocationId.nullable(),
   fence: z.int(),
+  /** What a pooled phone has on it: only a clean one is given to anybody. */
+  hygiene: Hygiene,
   metadata: z.record(z.string(), z.unknown()),
   lastError: z.string().nullable(),
   createdAt: z.iso.datetime(),
@@ -123,6 +125,20 @@ const lifecycle = (name: string, verb: 'start' | 'stop', summary: string) =>
 export const StartDevice = lifecycle('startDevice', 'start', 'Start a stopped phone, or one that failed.')
 export const StopDevice = lifecycle('stopDevice', 'stop', 'Stop a running phone; /data is kept.')
 
+export const ResetDevice = route({
+  name: 'resetDevice',
+  service: 'devices',
+  method: 'POST',
+  path: '/api/devices/:deviceId/reset',
+  summary:
+    'Erase all that its users left on a phone, as new; one that ran is started again. A pooled one is reset by operators, and by itself between two holders.',
+  access: { kind: 'user', permission: 'devices:use' },
+  audit: 'device.reset',
+  params: ByDevice,
+  answer: item(Accepted, 202),
+  problems: ['device_not_found', 'illegal_transition', 'operation_in_progress', 'device_allocated'],
+})
+
 export const DeleteDevice = route({
   name: 'deleteDevice',
   service: 'devices',
@@ -220,6 +236,7 @@ export const SetHolder = route({
     'device_not_running',
     'device_not_pooled',
     'operation_in_progress',
+    'device_not_clean',
     'adb_keys_pending',
   ],
 })

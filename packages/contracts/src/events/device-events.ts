@@ -57,7 +57,7 @@ export const DeviceStopped = defineEvent({
     stoppedAt: z.iso.datetime(),
     /** Whole seconds between startedAt and stoppedAt. */
     duration: z.int().nonnegative(),
-    reason: z.enum(['user', 'operator', 'shutdown', 'deletion']),
+    reason: z.enum(['user', 'operator', 'shutdown', 'deletion', 'reset']),
   }),
 })
 
@@ -84,6 +84,27 @@ export const DeviceFailed = defineEvent({
     /** The last moment at which the phone is known to have run: metering ends there. */
     failedAt: z.iso.datetime(),
   }),
+})
+
+export const DeviceReset = defineEvent({
+  name: 'device.reset',
+  version: 1,
+  aggregate: 'device',
+  description: 'All that its users had left on the phone is gone, and that was proved.',
+  payload: DeviceFacts.extend({
+    status: DeviceStatus,
+    /** `handover`: between two holders of a pooled phone; `reset`: somebody asked for it. */
+    reason: z.enum(['handover', 'reset']),
+    resetAt: z.iso.datetime(),
+  }),
+})
+
+export const DeviceResetFailed = defineEvent({
+  name: 'device.reset_failed',
+  version: 1,
+  aggregate: 'device',
+  description: 'The phone could not be wiped, or not provably. A pooled one is in quarantine until an operator resets it.',
+  payload: DeviceFacts.extend({ status: DeviceStatus, reason: z.string() }),
 })
 
 export const DeviceDeleted = defineEvent({

@@ -94,6 +94,7 @@ export const PhoneEventType = z.enum([
   'phone.booted',
   'phone.stopped',
   'phone.crashed',
+  'phone.wiped',
   'phone.destroyed',
 ])
 
@@ -116,10 +117,11 @@ const FAULT_KINDS = {
   start: ['fail', 'slow', 'hang', 'crash', 'disappear', 'too_many_requests'],
   boot: ['fail', 'slow', 'stuck', 'crash', 'disappear'],
   adb: ['fail', 'slow', 'hang', 'flap'],
+  wipe: ['fail', 'slow', 'hang'],
   destroy: ['fail', 'slow', 'hang', 'too_many_requests'],
 } as const satisfies Record<string, readonly string[]>
 
-const Operation = z.enum(['create', 'start', 'boot', 'adb', 'destroy'])
+const Operation = z.enum(['create', 'start', 'boot', 'adb', 'wipe', 'destroy'])
 const Kind = z.enum(['fail', 'slow', 'hang', 'stuck', 'flap', 'crash', 'disappear', 'too_many_requests'])
 
 export const FaultRule = z
@@ -141,6 +143,9 @@ export const FaultRule = z
     if (kinds.includes(rule.kind)) return
     context.addIssue({ code: 'custom', path: ['kind'], message: `${rule.op} takes ${kinds.join(', ')}` })
   })
+
+/** What a wipe did: how many entries of the phone's directory it erased, and the names of those it could not. */
+export const WipeReport = z.object({ erased: z.int(), residue: z.array(z.string()) })
 
 /** An empty list of rules turns the faults off. */
 export const FaultPlan = z.strictObject({
@@ -186,6 +191,7 @@ export type CreatePhone = z.output<typeof CreatePhone>
 export type PhoneState = z.output<typeof PhoneState>
 export type PhoneView = z.output<typeof PhoneView>
 export type PhoneList = z.output<typeof PhoneList>
+export type WipeReport = z.output<typeof WipeReport>
 export type HostInfo = z.output<typeof HostInfo>
 export type PhoneEvent = z.output<typeof PhoneEvent>
 export type PhoneEventType = z.output<typeof PhoneEventType>

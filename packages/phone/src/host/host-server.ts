@@ -120,6 +120,7 @@ function phoneRoutes(app: FastifyInstance, host: PhoneHost): void {
     await phone.stop('requested')
     return phone.view()
   })
+  app.post('/v1/phones/:id/wipe', async (request) => await phoneOf(host, request).wipe())
   app.post('/v1/phones/:id/crash', async (request) => {
     const { reason } = parse(CrashPhone, request.body)
     const phone = phoneOf(host, request)

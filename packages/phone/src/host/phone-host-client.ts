@@ -9,6 +9,7 @@ import {
   PhoneList,
   PhoneView,
   Problem,
+  WipeReport,
 } from './host-api.ts'
 
 /** Long enough for a boot of 60 s with a wait; a caller with less patience passes a signal. */
@@ -63,6 +64,8 @@ export interface PhoneHostClient {
   /** Resolves when the adb port listens, or, with `wait: 'boot'`, when the phone has booted. */
   start(id: string, options?: CallOptions & { wait?: 'listen' | 'boot' }): Promise<PhoneView>
   stop(id: string, options?: CallOptions): Promise<PhoneView>
+  /** Switches the phone off and erases all that its users left; its keys, its faults and what it is stay. Idempotent. */
+  wipe(id: string, options?: CallOptions): Promise<WipeReport>
   crash(id: string, reason: string, options?: CallOptions): Promise<PhoneView>
   /** Makes sure that there is no such phone. */
   destroy(id: string, options?: CallOptions): Promise<void>
@@ -101,6 +104,7 @@ export function openPhoneHost(options: { socketPath: string; answerTimeoutMs?: n
     get: (id, o) => call.json('GET', phone(id), PhoneView, o),
     start: (id, o) => call.json('POST', phone(id, `/start?wait=${o?.wait ?? 'listen'}`), PhoneView, o),
     stop: (id, o) => call.json('POST', phone(id, '/stop'), PhoneView, o),
+    wipe: (id, o) => call.json('POST', phone(id, '/wipe'), WipeReport, o),
     crash: (id, reason, o) => call.json('POST', phone(id, '/crash'), PhoneView, { ...o, body: { reason } }),
     destroy: (id, o) => call.done('DELETE', phone(id), o),
     setAdbKeys: (id, keys, o) =>

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { access, mkdtemp, readdir, rm, stat } from 'node:fs/promises'
+import { access, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { request } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -129,6 +129,35 @@ describe('life of a phone', () => {
       ['phone.stopped', 2, 'requested'],
       ['phone.destroyed', 2, 'requested'],
     ])
+  })
+
+  test('a wipe switches the phone off and leaves nothing of its users; the phone itself stays', async () => {
+    const port = await started()
+    const { seq } = await host.info()
+    const dir = join(root, 'host', 'phones', ID)
+    await host.setPhoneFaults(ID, { seed: 1, rules: [{ op: 'wipe', kind: 'fail', probability: 1, times: 1 }] })
+    await mkdir(join(dir, 'files', 'sdcard'), { recursive: true })
+    await writeFile(join(dir, 'files', 'sdcard', 'secret.txt'), 'mine')
+    expect(await refusal(host.wipe(ID))).toMatchObject({ code: 'wipe_failed', retryable: true })
+    expect(await readdir(dir)).toContain('files')
+    expect(await host.wipe(ID)).toEqual({ erased: 1, residue: [] })
+    expect((await readdir(dir)).sort()).toEqual(['faults.json', 'phone.json'])
+    expect(await host.get(ID)).toMatchObject({ state: 'stopped', exitReason: 'requested', generation: 1 })
+    expect(await host.wipe(ID)).toEqual({ erased: 0, residue: [] })
+    expect(await host.start(ID, { wait: 'boot' })).toMatchObject({ generation: 2 })
+    await connectAdb(port, [mine])
+    expect((await history(seq)).map(({ type }) => type)).toEqual([
+      ...['phone.stopped', 'phone.wiped', 'phone.wiped', 'phone.started', 'phone.booted'],
+    ])
+  })
+
+  test('a wipe that hangs ends with the phone', async () => {
+    await started()
+    await rules({ op: 'wipe', kind: 'hang' })
+    const hanging = refusal(host.wipe(ID))
+    while ((await host.faults()).counts[0]?.hits !== 1);
+    await host.destroy(ID)
+    expect(await hanging).toMatchObject({ code: 'wipe_interrupted' })
   })
 
   test('create is idempotent by id, also at the same time; another port is a conflict', async () => {

@@ -3,6 +3,9 @@ import { z } from 'zod'
 import { readJson, writeFileAtomic } from './atomic-file.ts'
 import { CreatePhone, PhoneState } from './host-api.ts'
 
+/** A phone's own file, beside which lies what its users left. */
+export const RECORD_FILE = 'phone.json'
+
 /** What `phone.json` keeps: the phone as it was asked for, and what became of it. */
 const PhoneRecordSchema = z.object({
   version: z.literal(1),
@@ -46,5 +49,5 @@ export async function writeRecord(dir: string, record: PhoneRecord): Promise<voi
 }
 
 function recordPath(dir: string): string {
-  return join(dir, 'phone.json')
+  return join(dir, RECORD_FILE)
 }

@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Adbd } from '../adb/adbd.ts'
 import { PhoneNetwork } from '../adb/phone-network.ts'
@@ -14,9 +14,10 @@ import type {
   PhoneEvent,
   PhoneEventType,
   PhoneView,
+  WipeReport,
 } from './host-api.ts'
 import { HostError, phoneNotFound, portInUse } from './host-error.ts'
-import { newRecord, type PhoneRecord, writeRecord } from './phone-record.ts'
+import { newRecord, type PhoneRecord, RECORD_FILE, writeRecord } from './phone-record.ts'
 
 /** A phone that crashes at once after each restart is restarted ever more slowly, like a container. */
 const RESTART_FIRST_MS = 100
@@ -65,8 +66,8 @@ export class Phone {
   #gone = false
   #crashesInARow = 0
   #restart: NodeJS.Timeout | undefined
-  /** Starts that were asked for and are not through: a stop ends them wherever they are. */
-  readonly #starting = new Set<AbortController>()
+  /** Starts and wipes that were asked for and are not through: a stop ends them wherever they are. */
+  readonly #attempts = new Set<AbortController>()
   readonly #watchers = new Set<() => void>()
 
   constructor(dir: string, record: PhoneRecord, faults: FaultStore, deps: PhoneDeps) {
@@ -117,7 +118,7 @@ export class Phone {
   /** Resolves when the adb port listens; the boot goes on. A started phone is left as it is. */
   async start(): Promise<void> {
     const life = new AbortController()
-    this.#starting.add(life)
+    this.#attempts.add(life)
     try {
       await this.#alone(async () => {
         if (this.#power !== undefined) return
@@ -129,7 +130,7 @@ export class Phone {
         this.#doomed(fault, life.signal)
       })
     } finally {
-      this.#starting.delete(life)
+      this.#attempts.delete(life)
     }
   }
 
@@ -154,6 +155,33 @@ export class Phone {
   async stop(reason: string): Promise<void> {
     this.#interrupt(new Error(`phone stops: ${reason}`))
     await this.#alone(async () => await this.#powerOff('stopped', reason))
+  }
+
+  /**
+   * Switches off and erases all that users left: everything in the directory but what the phone is (`phone.json`, its
+   * faults). A wipe that was cut off is finished by the next one. Resolves with what it did.
+   */
+  async wipe(): Promise<WipeReport> {
+    this.#interrupt(new Error('phone is wiped'))
+    const attempt = new AbortController()
+    this.#attempts.add(attempt)
+    try {
+      return await this.#alone(async () => {
+        await this.#powerOff('stopped', 'requested')
+        await sufferFault(await this.#fault('wipe'), 'wipe', attempt.signal)
+        const belongings = await this.#belongings()
+        for (const name of belongings) await rm(join(this.dir, name), { recursive: true, force: true })
+        this.#emit('phone.wiped', 'requested')
+        return { erased: belongings.length, residue: await this.#belongings() }
+      })
+    } finally {
+      this.#attempts.delete(attempt)
+    }
+  }
+
+  /** What lies in the directory beside the phone's own files. */
+  async #belongings(): Promise<string[]> {
+    return (await readdir(this.dir)).filter((name) => name !== RECORD_FILE && name !== FAULTS_FILE)
   }
 
   /** Dies like after a kernel panic: every connection is cut at once. */
@@ -314,7 +342,7 @@ export class Phone {
 
   #interrupt(reason: Error): void {
     this.#cancelRestart()
-    for (const attempt of this.#starting) attempt.abort(reason)
+    for (const attempt of this.#attempts) attempt.abort(reason)
     this.#life.abort(reason)
   }
 
@@ -429,6 +457,8 @@ export class Phone {
   }
 }
 
+const FAULTS_FILE = 'faults.json'
+
 function faultsPath(dir: string): string {
-  return join(dir, 'faults.json')
+  return join(dir, FAULTS_FILE)
 }

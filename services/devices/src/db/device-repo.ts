@@ -1,4 +1,4 @@
-import type { DeviceStatus } from '@cloudphone/contracts/device'
+import type { DeviceStatus, Hygiene } from '@cloudphone/contracts/device'
 import type { AllocationId, DeviceId, TenantId, UserId } from '@cloudphone/contracts/id'
 import type { Tx } from '@cloudphone/db/database'
 import { type Insertable, type Kysely, sql, type Updateable } from 'kysely'
@@ -129,7 +129,7 @@ export async function listDevices(db: Reader, filter: DeviceFilter): Promise<Dev
     .execute()
 }
 
-/** Raises the fence and names the holder. Undefined when the fence is not above the device's, or the device is not pooled. */
+/** Raises the fence and names the holder; what a holder leaves is soiled. Undefined when the fence is not above the device's, or the device is not pooled. */
 export async function raiseFence(
   tx: Tx<DevicesSchema>,
   id: DeviceId,
@@ -143,11 +143,14 @@ export async function raiseFence(
       holder_user_id: holder.userId,
       updated_at: auditNow,
     })
-    .set((eb) => ({ keys_wanted: eb('keys_wanted', '+', 1) }))
+    .set((eb) => ({
+      keys_wanted: eb('keys_wanted', '+', 1),
+      hygiene: sql<Hygiene>`case when allocation_id is not null then 'soiled' else hygiene end`,
+    }))
     .where('id', '=', id)
     .where('user_id', 'is', null)
     .where('fence', '<', holder.fence)
-  if (holder.allocationId !== null) query = query.where('status', '=', 'RUNNING')
+  if (holder.allocationId !== null) query = query.where('status', '=', 'RUNNING').where('hygiene', '=', 'clean')
   return await query.returningAll().executeTakeFirst()
 }
 

@@ -1,4 +1,4 @@
-import type { DeviceStatus, ProviderType } from '@cloudphone/contracts/device'
+import type { DeviceStatus, Hygiene, ProviderType } from '@cloudphone/contracts/device'
 import type { AllocationId, DeviceId, NodeId, TenantId, UserId } from '@cloudphone/contracts/id'
 import type { ColumnType, Generated, GeneratedAlways, JSONColumnType, Selectable } from 'kysely'
 
@@ -51,6 +51,7 @@ interface DevicesTable {
   allocation_id: AllocationId | null
   holder_user_id: UserId | null
   fence: Generated<number>
+  hygiene: Generated<Hygiene>
   keys_wanted: Generated<number>
   keys_applied: Generated<number>
   keys_claim: string | null
@@ -131,6 +132,18 @@ interface QuotaGrantsTable {
   refused_at: Generated<Date | null>
 }
 
+interface DeviceWipesTable {
+  saga_id: string
+  device_id: DeviceId
+  tenant_id: TenantId
+  fence: number
+  reason: 'handover' | 'reset'
+  method: string
+  erased: number
+  residue: string[]
+  wiped_at: Generated<Date>
+}
+
 /** The tables of schema `devices` that are this service's own. */
 export interface DevicesSchema {
   nodes: NodesTable
@@ -143,6 +156,7 @@ export interface DevicesSchema {
   platform_adb_key: PlatformAdbKeyTable
   quota_releases: QuotaReleasesTable
   quota_grants: QuotaGrantsTable
+  device_wipes: DeviceWipesTable
 }
 
 export type DeviceRow = Selectable<DevicesTable>

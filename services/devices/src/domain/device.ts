@@ -20,6 +20,9 @@ export const moves = {
 } as const satisfies Record<string, { from: readonly DeviceStatus[]; to: DeviceStatus }>
 export type Move = keyof typeof moves
 
+/** Statuses in which a phone may be wiped; it passes STOPPED on its way. */
+export const resettable: readonly DeviceStatus[] = ['RUNNING', 'STOPPED', 'ERROR']
+
 /** What a decision about access looks at. */
 export interface Held {
   readonly tenant_id: TenantId

@@ -5,6 +5,8 @@ import type {
   DeviceCreationRequested,
   DeviceDeleted,
   DeviceFailed,
+  DeviceReset,
+  DeviceResetFailed,
   DeviceStarted,
   DeviceStopped,
 } from '@cloudphone/contracts/events/device-events'
@@ -21,6 +23,8 @@ type DeviceEvent =
   | typeof DeviceStopped
   | typeof DeviceStatusChanged
   | typeof DeviceFailed
+  | typeof DeviceReset
+  | typeof DeviceResetFailed
   | typeof DeviceDeleted
 
 type CommonKey = 'deviceId' | 'deviceName' | 'tenantId' | 'userId' | 'allocationId' | 'fence'

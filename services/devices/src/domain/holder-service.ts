@@ -18,16 +18,19 @@ export interface Holder {
 export class HolderService {
   readonly #deps: Deps
   readonly #keys: AdbKeyApplier
+  readonly #soiled: () => void
 
-  constructor(deps: Deps, keys: AdbKeyApplier) {
+  /** `soiled` is called whenever a phone has been left by its holder. */
+  constructor(deps: Deps, keys: AdbKeyApplier, soiled: () => void) {
     this.#deps = deps
     this.#keys = keys
+    this.#soiled = soiled
   }
 
   /**
    * Raises the fence and names the holder, then replaces the phone's adb keys, which cuts the connections of others. The row
    * comes first: what a crash leaves of the rest the repair loop does. Idempotent by fence.
-   * @throws `stale_allocation` for a lower fence, `adb_keys_pending` when a running phone did not take its keys in time.
+   * @throws `stale_allocation` for a lower fence, `device_not_clean` before what the last holder left is gone, `adb_keys_pending` when a running phone did not take its keys in time.
    */
   async set(deviceId: DeviceId, holder: Holder): Promise<DeviceRow> {
     if ((holder.allocationId === null) !== (holder.userId === null)) {
@@ -35,6 +38,7 @@ export class HolderService {
     }
     const device = await this.#deps.database.transaction(async (tx) => await decide(tx, deviceId, holder))
     await this.#deps.crash.reach('devices.holder_set')
+    if (device.hygiene === 'soiled') this.#soiled()
     const done = await this.#keys.ensure(deviceId)
     // A phone that is off lets nobody in; its keys are replaced before it listens again.
     if (!done && device.status === 'RUNNING') throw problems.adb_keys_pending({ deviceId })
@@ -67,6 +71,7 @@ async function decide(tx: Tx<DevicesSchema>, deviceId: DeviceId, holder: Holder)
   }
   if (holder.allocationId !== null) {
     if (now.status !== 'RUNNING') throw problems.device_not_running({ deviceId, deviceStatus: now.status })
+    if (now.hygiene !== 'clean') throw problems.device_not_clean({ deviceId, hygiene: now.hygiene })
     // A stop that the holder before asked for must not hit the next one.
     const sagaId = await liveSagaOf(tx, deviceId)
     if (sagaId !== undefined) throw problems.operation_in_progress({ deviceId, sagaId })

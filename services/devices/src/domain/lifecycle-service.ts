@@ -1,4 +1,5 @@
 import { type Caller, may } from '@cloudphone/contracts/access'
+import type { DeviceStatus } from '@cloudphone/contracts/device'
 import type { DeviceId } from '@cloudphone/contracts/id'
 import type { AuditVerb } from '@cloudphone/contracts/route'
 import type { Tx } from '@cloudphone/db/database'
@@ -9,7 +10,7 @@ import { findDevice, findTombstone, lockDevice, moveDevice } from '../db/device-
 import type { DeviceRow, DevicesSchema } from '../db/schema.ts'
 import { problems } from '../errors.ts'
 import type { Deps } from './deps.ts'
-import { accessOf, moves } from './device.ts'
+import { accessOf, moves, resettable } from './device.ts'
 import { statusChanged, tell } from './facts.ts'
 import type { SagaInputs } from './saga-inputs.ts'
 
@@ -29,7 +30,7 @@ export interface Asked {
   readonly requestKey: string
 }
 
-/** Start, stop and delete: each is one transaction that checks the right and starts the saga. */
+/** Start, stop, reset and delete: each is one transaction that checks the right and starts the saga. */
 export class LifecycleService {
   readonly #deps: Deps
   readonly #sagas: Pick<Sagas, 'start'>
@@ -51,11 +52,7 @@ export class LifecycleService {
 
   async remove(asked: Asked): Promise<Accepted> {
     const accepted = await this.#inTurn(asked, async (tx, device) => {
-      const owned = device.user_id === asked.caller.userId || may(asked.caller, 'devices:any')
-      if (!owned) throw problems.device_forbidden({ deviceId: device.id })
-      if (device.allocation_id !== null) {
-        throw problems.device_allocated({ deviceId: device.id, allocationId: device.allocation_id })
-      }
+      refuseHeld(device, asked.caller)
       const started = await this.#sagas.start(tx, {
         definition: this.#definitions.device_deletion,
         businessKey: asked.requestKey,
@@ -70,7 +67,7 @@ export class LifecycleService {
       }
       const set = { restart_at: null, resume_on_start: false }
       const moved = await moveDevice(tx, device.id, 'delete', { events: 1, set })
-      if (moved === undefined) throw illegal(device, 'delete')
+      if (moved === undefined) throw illegal(device, 'delete', moves.delete.from)
       await tell(this.#deps.outbox, tx, moved, [
         statusChanged(device.status, 'DELETING', this.#deps.clock.now()),
       ])
@@ -81,6 +78,35 @@ export class LifecycleService {
       return { sagaId: started.sagaId, device: moved }
     })
     this.#deps.telemetry.accepted('deletion', asked.deviceId, accepted.sagaId)
+    return accepted
+  }
+
+  /** Erases what users left on it. A phone that somebody holds is not reset under him: it is when he has left it. */
+  async reset(asked: Asked): Promise<Accepted> {
+    const accepted = await this.#inTurn(asked, async (tx, device) => {
+      refuseHeld(device, asked.caller)
+      const started = await this.#sagas.start(tx, {
+        definition: this.#definitions.device_reset,
+        businessKey: asked.requestKey,
+        subject: device.id,
+        userId: asked.caller.userId,
+        tenantId: asked.caller.tenantId,
+        input: {
+          deviceId: device.id,
+          by: device.user_id === asked.caller.userId ? 'user' : 'operator',
+          allocationId: null,
+          fence: device.fence,
+          reason: 'reset',
+        },
+      })
+      if (!started.created) this.#deps.audit.nothingChanged()
+      else {
+        if (!resettable.includes(device.status)) throw illegal(device, 'reset', resettable)
+        await this.#record(tx, 'device.reset', { device, after: { sagaId: started.sagaId } })
+      }
+      return { sagaId: started.sagaId, device }
+    })
+    this.#deps.telemetry.accepted('reset', asked.deviceId, accepted.sagaId)
     return accepted
   }
 
@@ -101,10 +127,10 @@ export class LifecycleService {
           fence: device.fence,
         },
       })
-      const from: readonly string[] = moves[operation].from
+      const from: readonly DeviceStatus[] = moves[operation].from
       if (!started.created) this.#deps.audit.nothingChanged()
       else {
-        if (!from.includes(device.status)) throw illegal(device, operation)
+        if (!from.includes(device.status)) throw illegal(device, operation, from)
         await this.#record(tx, `device.${operation}`, { device, after: { sagaId: started.sagaId } })
       }
       return { sagaId: started.sagaId, device }
@@ -179,11 +205,19 @@ export async function visibleDevice(deps: Deps, caller: Caller, deviceId: Device
   return device
 }
 
-function illegal(device: DeviceRow, operation: keyof typeof moves): Error {
+/** What ends a phone's use by others is for its owner and for operators, and never done under a holder. */
+function refuseHeld(device: DeviceRow, caller: Caller): void {
+  const { id: deviceId, allocation_id: allocationId } = device
+  const owned = device.user_id === caller.userId || may(caller, 'devices:any')
+  if (!owned) throw problems.device_forbidden({ deviceId })
+  if (allocationId !== null) throw problems.device_allocated({ deviceId, allocationId })
+}
+
+function illegal(device: DeviceRow, operation: string, allowed: readonly DeviceStatus[]): Error {
   return problems.illegal_transition({
     deviceId: device.id,
     deviceStatus: device.status,
     operation,
-    allowed: moves[operation].from.join(' or '),
+    allowed: allowed.join(' or '),
   })
 }

@@ -19,6 +19,11 @@ export interface LifecycleInput extends Right {
   readonly deviceId: DeviceId
 }
 
+export interface DeviceResetInput extends LifecycleInput {
+  /** `handover`: what a holder has left behind; `reset`: somebody asked for it. */
+  readonly reason: 'handover' | 'reset'
+}
+
 export interface DeviceDeletionInput {
   readonly deviceId: DeviceId
   /** Whose quota it took; null for a pooled one. */
@@ -42,6 +47,7 @@ export interface SagaInputs {
   readonly device_creation: DeviceCreationInput
   readonly device_start: LifecycleInput
   readonly device_stop: LifecycleInput
+  readonly device_reset: DeviceResetInput
   readonly device_deletion: DeviceDeletionInput
   readonly app_installation: AppInstallationInput
 }

@@ -32,6 +32,9 @@ export function deviceRoutes({ devices, lifecycle, screenshot }: DeviceDoors): r
     bind(api.StopDevice, async ({ caller, params, requestKey }) =>
       accepted(await lifecycle.stop({ caller, deviceId: params.deviceId, requestKey })),
     ),
+    bind(api.ResetDevice, async ({ caller, params, requestKey }) =>
+      accepted(await lifecycle.reset({ caller, deviceId: params.deviceId, requestKey })),
+    ),
     bind(api.DeleteDevice, async ({ caller, params, requestKey }) =>
       accepted(await lifecycle.remove({ caller, deviceId: params.deviceId, requestKey })),
     ),

@@ -22,6 +22,7 @@ export function deviceView(row: DeviceFacts): Device {
     adbPort: row.adb_port,
     allocationId: row.allocation_id,
     fence: row.fence,
+    hygiene: row.hygiene,
     metadata: row.metadata,
     lastError: row.last_error,
     createdAt: row.created_at.toISOString(),

@@ -3,6 +3,7 @@ import type { Sagas } from '@cloudphone/saga/engine'
 import type { AdbKeyApplier } from '../domain/adb-key-applier.ts'
 import type { Deps } from '../domain/deps.ts'
 import type { LifecycleDefinitions } from '../domain/lifecycle-service.ts'
+import { wipeSoiled } from '../domain/handover.ts'
 import { purgeRemains } from '../domain/purge.ts'
 import type { Quota } from '../domain/quota.ts'
 import { releaseOwedQuota } from '../domain/quota-releases.ts'
@@ -11,6 +12,7 @@ import { restartDue } from '../domain/restart.ts'
 
 const RESTART_EVERY_MS = 500
 const KEYS_EVERY_MS = 2_000
+const HANDOVER_EVERY_MS = 1_000
 const QUOTA_EVERY_MS = 5_000
 const PURGE_EVERY_MS = 3_600_000
 /** The soonest that a hint makes the reconciler look again: a fleet that boots says a thousand things at once. */
@@ -19,7 +21,7 @@ const HINT_PAUSE_MS = 100
 export interface LoopParts {
   readonly leases: Leases
   readonly sagas: Pick<Sagas, 'start'>
-  readonly definitions: Pick<LifecycleDefinitions, 'device_start'>
+  readonly definitions: Pick<LifecycleDefinitions, 'device_start' | 'device_reset'>
   readonly keys: AdbKeyApplier
   readonly quota: Quota
 }
@@ -29,6 +31,7 @@ export interface DevicesLoops {
   readonly reconcile: LeasedLoop
   readonly restart: LeasedLoop
   readonly keys: LeasedLoop
+  readonly handover: LeasedLoop
   readonly quota: LeasedLoop
   close(): Promise<void>
 }
@@ -56,6 +59,11 @@ export function beginLoops(deps: Deps, parts: LoopParts): DevicesLoops {
       name: 'devices.adb-keys',
       everyMs: KEYS_EVERY_MS,
       work: async () => await keys.repair(),
+    }),
+    handover: leases.loop({
+      name: 'devices.handover',
+      everyMs: HANDOVER_EVERY_MS,
+      work: async () => await wipeSoiled(deps, parts),
     }),
     quota: leases.loop({
       name: 'devices.quota-releases',

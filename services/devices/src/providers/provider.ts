@@ -71,6 +71,15 @@ export interface Capabilities {
   readonly appInstall: boolean
 }
 
+/** What a wipe did, and what is still there: a proved wipe has no residue. */
+export interface WipeReport {
+  /** How it was done, such as `data_erased`; `absent` when there was no phone. */
+  readonly method: string
+  /** Entries erased, as the provider counts them. */
+  readonly erased: number
+  readonly residue: readonly string[]
+}
+
 export interface CallOptions {
   readonly signal?: AbortSignal
 }
@@ -88,6 +97,8 @@ export interface Provider {
   start(deviceId: DeviceId, options?: CallOptions): Promise<Resource>
   /** Ensure stopped: a stopped or absent phone is fine. */
   stop(deviceId: DeviceId, options?: CallOptions): Promise<void>
+  /** Switches off and erases all that users left; keys and what the phone is stay. A phone that is absent has nothing on it. */
+  wipe(deviceId: DeviceId, options?: CallOptions): Promise<WipeReport>
   /** Ensure absent, a creation under way included. */
   destroy(deviceId: DeviceId, options?: CallOptions): Promise<void>
   /** Undefined when there is none. */

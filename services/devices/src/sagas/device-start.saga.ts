@@ -36,7 +36,8 @@ export function deviceStart(deps: Deps, keys: AdbKeyApplier) {
     .end()
 }
 
-function startSteps(deps: Deps, keys: AdbKeyApplier) {
+/** What starting a phone is made of, for every saga that does it. */
+export function startSteps(deps: Deps, keys: AdbKeyApplier) {
   const { database, outbox, providers, settings, clock, telemetry } = deps
   return {
     ensure: async (input: LifecycleInput, signal: AbortSignal) => {

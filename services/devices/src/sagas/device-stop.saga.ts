@@ -1,19 +1,17 @@
 import { afterCommit, type Tx } from '@cloudphone/db/database'
 import { saga } from '@cloudphone/saga/builder'
-import { lockDevice, moveDevice } from '../db/device-repo.ts'
+import { lockDevice } from '../db/device-repo.ts'
 import type { DevicesSchema } from '../db/schema.ts'
 import type { Deps } from '../domain/deps.ts'
-import { statusChanged, tell } from '../domain/facts.ts'
 import type { LifecycleInput } from '../domain/saga-inputs.ts'
-import { stopFact } from '../domain/stop-fact.ts'
 import { problems } from '../errors.ts'
-import { deviceOf, refuseStale } from './lifecycle-steps.ts'
+import { deviceOf, recordStop, refuseStale } from './lifecycle-steps.ts'
 
 const TIMEOUT_MS = 120_000
 
 /** Stops a device; /data is kept. Once the phone may have been told, it only goes forward: half a stop helps nobody. */
 export function deviceStop(deps: Deps) {
-  const { outbox, providers, clock, telemetry } = deps
+  const { providers, telemetry } = deps
   return saga('device_stop', 1, { timeoutMs: TIMEOUT_MS })
     .input<LifecycleInput, Tx<DevicesSchema>>()
     .local('CHECK_HOLDER', async (tx, s) => {
@@ -30,19 +28,9 @@ export function deviceStop(deps: Deps) {
       },
       {
         record: async (tx, s) => {
-          const before = await lockDevice(tx, s.deviceId)
-          const now = clock.now()
-          const stopped = before?.status === 'RUNNING'
-          const row = await moveDevice(tx, s.deviceId, 'stop', {
-            events: stopped ? 2 : 1,
-            set: { started_at: null, restart_at: null, restart_attempts: 0, last_error: null },
-          })
-          // Gone or stopped already: that is what was wanted.
-          if (before === undefined || row === undefined) return
-          const told = stopFact(before.started_at, now, s.by === 'operator' ? 'operator' : 'user')
-          const changed = statusChanged(before.status, 'STOPPED', now)
-          await tell(outbox, tx, row, stopped ? [told, changed] : [changed])
-          afterCommit(tx, () => telemetry.done('stop', s.deviceId))
+          const reason = s.by === 'operator' ? 'operator' : 'user'
+          if (await recordStop(deps, tx, s.deviceId, reason))
+            afterCommit(tx, () => telemetry.done('stop', s.deviceId))
         },
       },
     )

@@ -3,6 +3,8 @@ import {
   DeviceCreated,
   DeviceDeleted,
   DeviceFailed,
+  DeviceReset,
+  DeviceResetFailed,
   DeviceStarted,
   DeviceStatusChanged,
   DeviceStopped,
@@ -27,6 +29,8 @@ export function deviceEvents(mirror: PhoneMirror) {
         lost: { reason: 'device_failed', detail: event.data.reason, at: new Date(event.data.failedAt) },
       }),
     ),
+    on(DeviceReset, (tx, event) => mirror.hear(tx, event, { status: event.data.status, wiped: 'proved' })),
+    on(DeviceResetFailed, (tx, event) => mirror.hear(tx, event, { status: event.data.status, wiped: 'failed' })),
     on(DeviceDeleted, (tx, event) =>
       mirror.hear(tx, event, {
         status: 'DELETING',

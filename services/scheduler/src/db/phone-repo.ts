@@ -31,6 +31,7 @@ export async function mirrorPhone(tx: Kysely<SchedulerSchema>, news: PhoneNews):
       name = excluded.name, status = excluded.status, deleted = excluded.deleted, version = excluded.version,
       fence = greatest(known.fence, excluded.fence),
       availability = case when known.availability in ('available', 'unavailable')
+          or (excluded.deleted and known.availability <> 'leased')
         then excluded.availability else known.availability end,
       available_since = case when known.availability = 'unavailable' and excluded.availability = 'available'
         then app_now() else known.available_since end,
@@ -60,13 +61,40 @@ export async function claimPhone(
   return row && { deviceId: row.device_id, name: row.name, fence: row.fence - 1, releaseFence: row.fence }
 }
 
-/** Ends the lease of a phone: it is available again if it runs. */
-export async function freePhone(tx: Kysely<SchedulerSchema>, deviceId: DeviceId): Promise<void> {
+/**
+ * Ends the lease of a phone: it is available again if it runs. One that its holder left `soiledUnder` a fence is first cleaned,
+ * unless word of its wipe under that fence has come before this.
+ */
+export async function freePhone(
+  tx: Kysely<SchedulerSchema>,
+  deviceId: DeviceId,
+  { soiledUnder = 0 }: { soiledUnder?: number } = {},
+): Promise<void> {
   await sql`
     update device_mirror
-    set availability = case when status = 'RUNNING' and not deleted then 'available' else 'unavailable' end,
+    set availability = case
+          when deleted then 'unavailable'
+          when wiped_fence < ${soiledUnder} then 'cleaning'
+          when ${soiledUnder} > 0 and wipe_failed then 'quarantined'
+          when status = 'RUNNING' then 'available' else 'unavailable' end,
         available_since = app_now(), updated_at = now()
     where device_id = ${deviceId} and availability = 'leased'`.execute(tx)
+}
+
+/** Notes what became of the wipe of a phone that was left under `fence`, and ends its cleaning or begins its quarantine. */
+export async function noteWipe(
+  tx: Kysely<SchedulerSchema>,
+  { deviceId, fence, isProved }: { deviceId: DeviceId; fence: number; isProved: boolean },
+): Promise<void> {
+  await sql`
+    update device_mirror
+    set wiped_fence = ${fence}, wipe_failed = ${!isProved},
+        availability = case
+          when availability not in ('cleaning', 'quarantined') or fence > ${fence} then availability
+          when ${!isProved} then 'quarantined'
+          when status = 'RUNNING' then 'available' else 'unavailable' end,
+        available_since = app_now(), updated_at = now()
+    where device_id = ${deviceId} and wiped_fence <= ${fence} and not deleted`.execute(tx)
 }
 
 /** How many pooled phones a tenant has, in whatever state. */

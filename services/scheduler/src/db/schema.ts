@@ -16,6 +16,8 @@ interface DeviceMirrorTable {
   fence: number
   version: number
   deleted: boolean
+  wiped_fence: Generated<number>
+  wipe_failed: Generated<boolean>
   available_since: Date
   created_at: Audit
   updated_at: Generated<Date>

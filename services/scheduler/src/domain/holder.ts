@@ -13,8 +13,11 @@ export interface Holders {
     userId: UserId
     signal: AbortSignal
   }): Promise<void>
-  /** Makes sure that the hold under a lower fence is over; also when nobody knows whether it ever began. */
-  lower(end: { deviceId: DeviceId; fence: number; signal: AbortSignal }): Promise<void>
+  /**
+   * Makes sure that the hold under a lower fence is over; also when nobody knows whether it ever began. Resolves with whether
+   * the phone has something of its holder on it, which the devices service wipes: `device.reset` says when it is done.
+   */
+  lower(end: { deviceId: DeviceId; fence: number; signal: AbortSignal }): Promise<{ soiled: boolean }>
 }
 
 /**
@@ -22,6 +25,9 @@ export interface Holders {
  * behind already: all of it counts as lowered.
  */
 const lowered: ReadonlySet<string> = new Set(['device_not_found', 'device_not_running', 'stale_allocation'])
+
+/** What the holder before asked of the phone, or left on it, is still being seen to. */
+const passing: ReadonlySet<string> = new Set(['operation_in_progress', 'device_not_clean'])
 
 /** Opens the port to the devices service. */
 export function openHolders(client: Pick<ServiceClient, 'call'>): Holders {
@@ -31,18 +37,19 @@ export function openHolders(client: Pick<ServiceClient, 'call'>): Holders {
         const body = { fence, allocationId, userId }
         await client.call(SetHolder, { params: { deviceId }, body, signal })
       } catch (error) {
-        // It passes: what the holder before asked of the phone is still going on.
-        const passes = error instanceof ProblemError && error.code === 'operation_in_progress'
+        const passes = error instanceof ProblemError && passing.has(error.code)
         throw passes ? new Error(error.message, { cause: error }) : error
       }
     },
     lower: async ({ deviceId, fence, signal }) => {
       try {
         const body = { fence, allocationId: null, userId: null }
-        await client.call(SetHolder, { params: { deviceId }, body, signal })
+        const { hygiene } = await client.call(SetHolder, { params: { deviceId }, body, signal })
+        return { soiled: hygiene !== 'clean' }
       } catch (error) {
         if (!(error instanceof ProblemError)) throw error
         if (error.status !== 404 && error.status !== 410 && !lowered.has(error.code)) throw error
+        return { soiled: false }
       }
     },
   }

@@ -3,7 +3,7 @@ import type { ReleaseReason } from '@cloudphone/contracts/events/allocation-even
 import type { AllocationId, DeviceId, TenantId, UserId } from '@cloudphone/contracts/id'
 import type { Tx } from '@cloudphone/db/database'
 import { doomGrant, notePhoneLost } from '../db/allocation-repo.ts'
-import { mirrorPhone } from '../db/phone-repo.ts'
+import { mirrorPhone, noteWipe } from '../db/phone-repo.ts'
 import type { SchedulerSchema } from '../db/schema.ts'
 import { mirrorUser } from '../db/user-repo.ts'
 import type { BeginRelease } from './release.ts'
@@ -22,6 +22,8 @@ export interface PhoneFacts {
 export interface PhoneNews {
   readonly status: DeviceStatus
   readonly deleted?: true
+  /** What became of the wipe after its last holder. */
+  readonly wiped?: 'proved' | 'failed'
   /** When the phone is lost to its holder: why and since when. `unsure`: another event will say why. */
   readonly lost?: {
     readonly reason: ReleaseReason
@@ -55,6 +57,8 @@ export class PhoneMirror {
       ...{ deviceId, name, tenantId, fence, status: news.status },
       ...{ deleted: news.deleted ?? false, version: event.aggregateVersion },
     })
+    // Its own guard is the fence: the mirror may have heard of the start that came after.
+    if (news.wiped !== undefined) await noteWipe(tx, { deviceId, fence, isProved: news.wiped === 'proved' })
     if (allocationId === null || news.lost === undefined) return
     const { reason, detail, at: endedAt, unsure } = news.lost
     // A grant in hand turns back by itself; one that became ACTIVE just before is found by the update after it.

@@ -71,8 +71,9 @@ function grantSteps({ holders, sessions, outbox, telemetry }: GrantDeps) {
   return {
     raise: (s: GrantInput, { signal }: { signal: AbortSignal }) => holders.raise({ ...s, signal }),
 
-    lower: (s: GrantInput, { signal }: { signal: AbortSignal }) =>
-      holders.lower({ deviceId: s.deviceId, fence: s.releaseFence, signal }),
+    lower: async (s: GrantInput, { signal }: { signal: AbortSignal }) => {
+      await holders.lower({ deviceId: s.deviceId, fence: s.releaseFence, signal })
+    },
 
     activate: async (tx: Tx<SchedulerSchema>, s: GrantInput) => {
       const row = await activate(tx, s.allocationId)

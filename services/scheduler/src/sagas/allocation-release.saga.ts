@@ -23,7 +23,8 @@ export interface ReleaseInput {
 
 /**
  * Takes a phone back. It only goes forward: while the devices service does not answer the phone stays leased, since
- * nobody may get it before its last holder has lost it.
+ * nobody may get it before its last holder has lost it. What he left on it is wiped before it is available again; that is not
+ * part of the allocation, which ends here.
  */
 export function allocationRelease(deps: {
   holders: Holders
@@ -42,7 +43,7 @@ export function allocationRelease(deps: {
     )
     .local('FINISH', async (tx, s) => {
       // The phone's row first, as everywhere: what locks both in another order would meet it in a deadlock.
-      await freePhone(tx, s.deviceId)
+      await freePhone(tx, s.deviceId, s.soiled ? { soiledUnder: s.releaseFence } : {})
       const known = await findAllocation(tx, s.allocationId)
       const row = await endAllocation(tx, s.allocationId, endOf(known?.reason ?? null))
       if (row === undefined) throw new Error(`Allocation ${s.allocationId} is not RELEASING`)

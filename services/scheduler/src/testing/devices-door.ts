@@ -125,6 +125,7 @@ function deviceOf(phone: Phone): Device {
       adbPort: null,
       allocationId: phone.allocationId,
       fence: phone.fence,
+      hygiene: phone.hygiene,
     },
     ...{ metadata: {}, lastError: null, createdAt: at, updatedAt: at, startedAt: at },
   }

@@ -34,6 +34,13 @@ export function openSimulatedProvider(options: SimulatedOptions): Provider {
       asking(async () => resourceOf(await host.start(id, { wait: 'boot', ...(signal && { signal }) }))),
     stop: (id, { signal } = {}) =>
       asking(async () => void (await unlessAbsent(() => host.stop(id, within(CHANGE_TIMEOUT_MS, signal))))),
+    wipe: (id, { signal } = {}) =>
+      asking(async () => {
+        const report = await unlessAbsent(() => host.wipe(id, within(CHANGE_TIMEOUT_MS, signal)))
+        return report === undefined
+          ? { method: 'absent', erased: 0, residue: [] }
+          : { method: 'data_erased', ...report }
+      }),
     destroy: (id, { signal } = {}) => asking(() => host.destroy(id, within(CHANGE_TIMEOUT_MS, signal))),
     probe: (id, { signal } = {}) =>
       asking(async () => {
