@@ -27,7 +27,7 @@ afterEach(() => town.close())
 
 async function addPhone() {
   const id = systemIds.next<'device'>()
-  door.phones.set(id, { id, running: true, fence: 0, allocationId: null, userId: null })
+  door.phones.set(id, { id, running: true, fence: 0, allocationId: null, userId: null, hygiene: 'clean' })
   const payload = { ...factsOf(id), startedAt: new Date().toISOString() }
   await town.publish(DeviceStarted, { aggregateId: id, version: 1, payload })
   await town.drain()

@@ -45,6 +45,7 @@ export function addDeviceCommands(program: Command): void {
   })
   addVerb(devices, 'start', 'start a phone', api.StartDevice)
   addVerb(devices, 'stop', 'stop a phone; its data stays', api.StopDevice)
+  addVerb(devices, 'reset', 'erase all that users left on a phone, as new', api.ResetDevice)
   addVerb(devices, 'delete', 'delete a phone and all it holds', api.DeleteDevice)
   command(devices, 'screenshot', 'save what a phone shows as a PNG', {
     configure: (c) => c.argument('<device-id>').argument('[file]', 'where to', 'screenshot.png'),

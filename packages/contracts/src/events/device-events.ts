@@ -103,7 +103,8 @@ export const DeviceResetFailed = defineEvent({
   name: 'device.reset_failed',
   version: 1,
   aggregate: 'device',
-  description: 'The phone could not be wiped, or not provably. A pooled one is in quarantine until an operator resets it.',
+  description:
+    'The phone could not be wiped, or not provably. A pooled one is in quarantine until an operator resets it.',
   payload: DeviceFacts.extend({ status: DeviceStatus, reason: z.string() }),
 })
 

@@ -135,7 +135,10 @@ describe('life of a phone', () => {
     const port = await started()
     const { seq } = await host.info()
     const dir = join(root, 'host', 'phones', ID)
-    await host.setPhoneFaults(ID, { seed: 1, rules: [{ op: 'wipe', kind: 'fail', probability: 1, times: 1 }] })
+    await host.setPhoneFaults(ID, {
+      seed: 1,
+      rules: [{ op: 'wipe', kind: 'fail', probability: 1, times: 1 }],
+    })
     await mkdir(join(dir, 'files', 'sdcard'), { recursive: true })
     await writeFile(join(dir, 'files', 'sdcard', 'secret.txt'), 'mine')
     expect(await refusal(host.wipe(ID))).toMatchObject({ code: 'wipe_failed', retryable: true })

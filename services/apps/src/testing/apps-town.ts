@@ -72,6 +72,7 @@ function deviceOf({ id, owner, status, allocationId, fence }: Phone): Device {
     ...{ id, name: 'phone', tenantId: owner.tenantId, userId: owner.userId, status, type: 'phone' },
     ...{ providerType: 'simulated', cpuCores: 2, memoryMB: 2048, storageMB: 2048, resolution: '720x1280' },
     ...{ dpi: 240, androidVersion: '11', containerName: null, adbHost: null, adbPort: null },
-    ...{ allocationId, fence, metadata: {}, lastError: null, createdAt: at, updatedAt: at, startedAt: at },
+    ...{ allocationId, fence, hygiene: 'clean', metadata: {}, lastError: null },
+    ...{ createdAt: at, updatedAt: at, startedAt: at },
   }
 }

@@ -150,7 +150,8 @@ export async function raiseFence(
     .where('id', '=', id)
     .where('user_id', 'is', null)
     .where('fence', '<', holder.fence)
-  if (holder.allocationId !== null) query = query.where('status', '=', 'RUNNING').where('hygiene', '=', 'clean')
+  if (holder.allocationId !== null)
+    query = query.where('status', '=', 'RUNNING').where('hygiene', '=', 'clean')
   return await query.returningAll().executeTakeFirst()
 }
 

@@ -13,7 +13,12 @@ export async function insertWipe(
 
 /** Pooled phones that their last holder has left and that nobody has begun to wipe. */
 export async function listSoiled(db: Kysely<DevicesSchema>, limit: number): Promise<DeviceId[]> {
-  const rows = await db.selectFrom('devices').select('id').where('hygiene', '=', 'soiled').limit(limit).execute()
+  const rows = await db
+    .selectFrom('devices')
+    .select('id')
+    .where('hygiene', '=', 'soiled')
+    .limit(limit)
+    .execute()
   return rows.map(({ id }) => id)
 }
 

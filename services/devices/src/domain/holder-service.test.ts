@@ -32,6 +32,14 @@ async function setHolder(
   })
 }
 
+/** Resolves when what the last holder left is gone and the phone is up again. */
+const wiped = async (operator: Person, { id }: Device): Promise<void> => {
+  await bed.until('the wipe', async () => {
+    const { data } = await bed.ask<Device>(operator, 'GET', `/api/devices/${id}`)
+    return data.hygiene === 'clean' && data.status === 'RUNNING'
+  })
+}
+
 const enter = async (device: Device, key: AdbKeyPair): Promise<AdbSession> =>
   await connectAdb({ host: '127.0.0.1', port: device.adbPort!, keys: [key] })
 
@@ -58,6 +66,7 @@ test('a pooled phone lets in its holder of the moment, nobody else, and cuts the
   expect(claims).toContainEqual({ kind: 'allocation', id: phone.id, detail: first.allocationId })
   const session = await enter(phone, aliceKey)
   expect(await session.getProp('sys.boot_completed')).toBe('1')
+  await session.exec(['touch', '/sdcard/secret.txt'], { limitBytes: 1000 })
   expect(await refused(phone, bobKey)).toBe(true)
   expect((await bed.ask(alice, 'GET', `/api/devices/${phone.id}`)).status).toBe(200)
   const shot = await fetch(`${bed.running.address}/api/devices/${phone.id}/screenshot`, {
@@ -76,20 +85,59 @@ test('a pooled phone lets in its holder of the moment, nobody else, and cuts the
   })
 
   const second = { allocationId: systemIds.next<'allocation'>(), userId: bob.userId }
-  await setHolder(phone, 2, second)
+  await expect(setHolder(phone, 2, second)).rejects.toMatchObject({ code: 'device_not_clean', status: 409 })
+  expect(await setHolder(phone, 2, null)).toMatchObject({ fence: 2, hygiene: 'soiled' })
   await expect(session.getProp('sys.boot_completed')).rejects.toThrow()
+  await wiped(operator, phone)
   expect(await refused(phone, aliceKey)).toBe(true)
-  await (await enter(phone, bobKey)).close()
+  await setHolder(phone, 3, second)
+  const next = await enter(phone, bobKey)
+  expect(String(await next.exec(['ls', '/sdcard'], { limitBytes: 1000 }))).not.toContain('secret')
+  await next.close()
+  const proofs = await bed.database.kysely
+    .selectFrom('device_wipes')
+    .select(['fence', 'reason', 'method', 'residue'])
+    .where('device_id', '=', phone.id)
+    .execute()
+  expect(proofs).toEqual([{ fence: 2, reason: 'handover', method: 'data_erased', residue: [] }])
+  const told = (await bed.told(phone.id)).map(({ type }) => type)
+  expect(told.slice(-5)).toEqual([
+    ...['device.stopped', 'device.status_changed', 'device.reset', 'device.status_changed', 'device.started'],
+  ])
   await expect(setHolder(phone, 1, first)).rejects.toMatchObject({ code: 'stale_allocation', status: 409 })
-  await expect(setHolder(phone, 2, first)).rejects.toMatchObject({ code: 'stale_allocation' })
-  expect(await setHolder(phone, 2, second)).toMatchObject({ fence: 2, allocationId: second.allocationId })
+  await expect(setHolder(phone, 3, first)).rejects.toMatchObject({ code: 'stale_allocation' })
+  expect(await setHolder(phone, 3, second)).toMatchObject({ fence: 3, allocationId: second.allocationId })
 
-  await setHolder(phone, 3, null)
+  await setHolder(phone, 4, null)
   expect(await refused(phone, bobKey)).toBe(true)
   const asker = { userId: bob.userId, tenantId: operator.tenantId }
   await expect(
     bed.scheduler.call(CheckAccess, { params: { deviceId: phone.id }, query: { ...asker, any: 'false' } }),
   ).rejects.toMatchObject({ code: 'not_allocated', status: 403 })
+})
+
+test('a phone that cannot be wiped is nobody’s until an operator has reset it', async () => {
+  const operator = bed.neighbours.person('operator')
+  const phone = await bed.createRunning(operator, { userId: null })
+  const holder = { allocationId: systemIds.next<'allocation'>(), userId: operator.userId }
+  await setHolder(phone, 1, holder)
+  await bed.host.setPhoneFaults(phone.id, {
+    seed: 1,
+    rules: [{ op: 'wipe', kind: 'fail', probability: 1 }],
+  })
+  await setHolder(phone, 2, null)
+  await bed.until('the quarantine', async () => {
+    const { data } = await bed.ask<Device>(operator, 'GET', `/api/devices/${phone.id}`)
+    return data.hygiene === 'quarantined'
+  })
+  expect((await bed.told(phone.id)).at(-1)).toMatchObject({ type: 'device.reset_failed' })
+  await expect(setHolder(phone, 3, holder)).rejects.toMatchObject({ status: 409 })
+  await bed.host.setPhoneFaults(phone.id, { seed: 1, rules: [] })
+  const reset = await bed.ask<{ sagaId: string }>(operator, 'POST', `/api/devices/${phone.id}/reset`)
+  expect(reset.status).toBe(202)
+  await bed.ended(operator, reset.data.sagaId)
+  const { data } = await bed.ask<Device>(operator, 'GET', `/api/devices/${phone.id}`)
+  expect(data).toMatchObject({ hygiene: 'clean', status: 'STOPPED' })
 })
 
 test('what became of a held phone is told with the allocation and fence of that moment', async () => {

@@ -72,6 +72,8 @@ async function decide(tx: Tx<DevicesSchema>, deviceId: DeviceId, holder: Holder)
   if (holder.allocationId !== null) {
     if (now.status !== 'RUNNING') throw problems.device_not_running({ deviceId, deviceStatus: now.status })
     if (now.hygiene !== 'clean') throw problems.device_not_clean({ deviceId, hygiene: now.hygiene })
+    // Nobody follows another directly: what he has left on it is wiped first.
+    if (now.allocation_id !== null) throw problems.device_not_clean({ deviceId, hygiene: 'soiled' })
     // A stop that the holder before asked for must not hit the next one.
     const sagaId = await liveSagaOf(tx, deviceId)
     if (sagaId !== undefined) throw problems.operation_in_progress({ deviceId, sagaId })

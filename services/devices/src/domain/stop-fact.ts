@@ -7,11 +7,7 @@ import { type Fact, fact } from './facts.ts'
 export type StopReason = PayloadOf<typeof DeviceStopped>['reason']
 
 /** `device.stopped`: metering ends at `now`. */
-export function stopFact(
-  startedAt: Date | null,
-  now: Date,
-  reason: StopReason,
-): Fact {
+export function stopFact(startedAt: Date | null, now: Date, reason: StopReason): Fact {
   return fact(DeviceStopped, {
     startedAt: startedAt?.toISOString() ?? null,
     stoppedAt: now.toISOString(),

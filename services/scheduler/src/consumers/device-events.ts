@@ -30,7 +30,9 @@ export function deviceEvents(mirror: PhoneMirror) {
       }),
     ),
     on(DeviceReset, (tx, event) => mirror.hear(tx, event, { status: event.data.status, wiped: 'proved' })),
-    on(DeviceResetFailed, (tx, event) => mirror.hear(tx, event, { status: event.data.status, wiped: 'failed' })),
+    on(DeviceResetFailed, (tx, event) =>
+      mirror.hear(tx, event, { status: event.data.status, wiped: 'failed' }),
+    ),
     on(DeviceDeleted, (tx, event) =>
       mirror.hear(tx, event, {
         status: 'DELETING',

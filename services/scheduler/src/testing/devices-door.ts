@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type Device, SetHolder } from '@cloudphone/contracts/api/devices-api'
+import type { Hygiene } from '@cloudphone/contracts/device'
 import type { AllocationId, DeviceId, TenantId, UserId } from '@cloudphone/contracts/id'
 import type { ServiceTokens } from '@cloudphone/runtime/tokens'
 import type { z } from 'zod'
@@ -14,6 +15,7 @@ export interface Phone {
   fence: number
   allocationId: AllocationId | null
   userId: UserId | null
+  hygiene: Hygiene
 }
 
 /** Speaks the one route of the devices service that the scheduler calls, over real HTTP, by the contract's rules. */

@@ -182,7 +182,7 @@ export async function openRoom(): Promise<Room> {
     },
     addPhone: async (of = tenantId) => {
       const id = systemIds.next<'device'>()
-      door.phones.set(id, { id, running: true, fence: 0, allocationId: null, userId: null })
+      door.phones.set(id, { id, running: true, fence: 0, allocationId: null, userId: null, hygiene: 'clean' })
       await room.hear(DeviceStarted, 3, { ...factsOf(id, { of }), startedAt: clock.now().toISOString() })
       return id
     },
