@@ -2,12 +2,15 @@ import * as api from '@cloudphone/contracts/api/scheduler-api'
 import {
   DeviceDeleted,
   DeviceFailed,
+  DeviceReset,
+  DeviceResetFailed,
   DeviceStarted,
   DeviceStatusChanged,
   DeviceStopped,
 } from '@cloudphone/contracts/events/device-events'
 import { UserCreated } from '@cloudphone/contracts/events/user-events'
-import { systemIds } from '@cloudphone/contracts/id'
+import { type DeviceId, systemIds } from '@cloudphone/contracts/id'
+import { present } from '@cloudphone/testing/present'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { AllocationRow } from './db/schema.ts'
 import { callerOf, factsOf, hold, openRoom, type Room, tenantId } from './testing/room.ts'
@@ -319,6 +322,98 @@ describe('release', () => {
     expect(await room.allocation(row.id)).toMatchObject({ status: 'RELEASED' })
     const [, released] = await room.told(row.id)
     expect(released?.payload.durationSeconds).toBeLessThan(30)
+  })
+})
+
+describe('after a release', () => {
+  /** Holds a phone and leaves something on it; what `during` does happens before the release is through. */
+  async function leave(during: (deviceId: DeviceId) => Promise<void> = async () => undefined) {
+    const deviceId = await room.addPhone()
+    const caller = callerOf()
+    const row = await hold(room, caller)
+    present(room.door.phones.get(deviceId)).hygiene = 'soiled'
+    room.door.after = async () => {
+      await during(deviceId)
+      return 'answer'
+    }
+    await room.call(api.ReleaseAllocation, { caller, params: { allocationId: row.id } })
+    await room.sagas.drain()
+    room.door.after = async () => 'answer'
+    expect(await room.allocation(row.id)).toMatchObject({ status: 'RELEASED' })
+    return { deviceId, row }
+  }
+  const wiped = (deviceId: DeviceId, fence: number, version = 6) =>
+    room.hear(DeviceReset, version, {
+      ...factsOf(deviceId, { fence }),
+      ...{ status: 'STOPPED', reason: 'handover', resetAt: at() },
+    })
+  const unwiped = (deviceId: DeviceId, fence: number, version = 6) =>
+    room.hear(DeviceResetFailed, version, {
+      ...factsOf(deviceId, { fence }),
+      ...{ status: 'STOPPED', reason: 'the disk is broken' },
+    })
+  const started = (deviceId: DeviceId, version: number) =>
+    room.hear(DeviceStarted, version, { ...factsOf(deviceId, { fence: 2 }), startedAt: at() })
+  const availability = async (deviceId: DeviceId) => (await room.phone(deviceId)).availability
+
+  test('a phone is cleaned first, and nobody gets it before; then it is available again', async () => {
+    const { deviceId } = await leave()
+    expect(await availability(deviceId)).toBe('cleaning')
+    await expect(
+      room.call(api.CreateAllocation, { caller: callerOf(), body: { durationMinutes: 1 } }),
+    ).rejects.toMatchObject({ code: 'no_device_available' })
+    // Word of an earlier wipe says nothing of what was left since.
+    await wiped(deviceId, 1)
+    expect(await availability(deviceId)).toBe('cleaning')
+    await wiped(deviceId, 2, 7)
+    expect(await availability(deviceId)).toBe('unavailable')
+    await started(deviceId, 9)
+    expect(await availability(deviceId)).toBe('available')
+  })
+
+  test('word of the wipe that is faster than the release counts', async () => {
+    const { deviceId } = await leave((id) => wiped(id, 2))
+    expect(await availability(deviceId)).toBe('unavailable')
+    await started(deviceId, 8)
+    expect(await availability(deviceId)).toBe('available')
+  })
+
+  test('word of the wipe that is slower than that of the start counts', async () => {
+    const { deviceId } = await leave()
+    await started(deviceId, 8)
+    expect(await availability(deviceId)).toBe('cleaning')
+    await wiped(deviceId, 2)
+    expect(await availability(deviceId)).toBe('available')
+  })
+
+  test('a wipe that failed is quarantine, however early it is heard, until one is proved', async () => {
+    const { deviceId } = await leave()
+    await unwiped(deviceId, 2)
+    expect(await availability(deviceId)).toBe('quarantined')
+    await started(deviceId, 8)
+    expect(await availability(deviceId)).toBe('quarantined')
+    await wiped(deviceId, 2, 9)
+    expect(await availability(deviceId)).toBe('unavailable')
+    const early = await leave((id) => unwiped(id, 2))
+    expect(await availability(early.deviceId)).toBe('quarantined')
+  })
+
+  test('word of the wipe takes nothing from who holds the phone by then', async () => {
+    const deviceId = await room.addPhone()
+    await hold(room, callerOf())
+    await unwiped(deviceId, 2)
+    expect(await availability(deviceId)).toBe('leased')
+  })
+
+  test('a phone that is deleted meanwhile is gone', async () => {
+    const { deviceId } = await leave()
+    await room.hear(DeviceDeleted, 9, {
+      ...factsOf(deviceId, { fence: 2 }),
+      ...{ reason: 'deleted', deletedAt: at() },
+    })
+    expect(await availability(deviceId)).toBe('unavailable')
+    await wiped(deviceId, 2, 10)
+    expect(await availability(deviceId)).toBe('unavailable')
   })
 })
 

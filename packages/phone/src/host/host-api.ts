@@ -117,12 +117,22 @@ const FAULT_KINDS = {
   start: ['fail', 'slow', 'hang', 'crash', 'disappear', 'too_many_requests'],
   boot: ['fail', 'slow', 'stuck', 'crash', 'disappear'],
   adb: ['fail', 'slow', 'hang', 'flap'],
-  wipe: ['fail', 'slow', 'hang'],
+  wipe: ['fail', 'slow', 'hang', 'partial'],
   destroy: ['fail', 'slow', 'hang', 'too_many_requests'],
 } as const satisfies Record<string, readonly string[]>
 
 const Operation = z.enum(['create', 'start', 'boot', 'adb', 'wipe', 'destroy'])
-const Kind = z.enum(['fail', 'slow', 'hang', 'stuck', 'flap', 'crash', 'disappear', 'too_many_requests'])
+const Kind = z.enum([
+  'fail',
+  'slow',
+  'hang',
+  'stuck',
+  'flap',
+  'crash',
+  'disappear',
+  'too_many_requests',
+  'partial',
+])
 
 export const FaultRule = z
   .strictObject({

@@ -168,8 +168,9 @@ export class Phone {
     try {
       return await this.#alone(async () => {
         await this.#powerOff('stopped', 'requested')
-        await sufferFault(await this.#fault('wipe'), 'wipe', attempt.signal)
-        const belongings = await this.#belongings()
+        const fault = await this.#fault('wipe')
+        await sufferFault(fault, 'wipe', attempt.signal)
+        const belongings = fault?.kind === 'partial' ? [] : await this.#belongings()
         for (const name of belongings) await rm(join(this.dir, name), { recursive: true, force: true })
         this.#emit('phone.wiped', 'requested')
         return { erased: belongings.length, residue: await this.#belongings() }

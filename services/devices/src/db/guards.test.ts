@@ -53,6 +53,27 @@ test('a user has five phones at most whose quota is not settled', async () => {
   expect(await insertGrant(database.kysely, { deviceId: first, userId })).toBe(true)
 })
 
+test('only a clean phone is held, and only a wipe that left nothing is a proof', async () => {
+  const id = await makeDevice()
+  const hold = (hygiene: string) =>
+    database.pool.query(
+      'update devices set hygiene = $2, allocation_id = $3, holder_user_id = $3, fence = 1 where id = $1',
+      [id, hygiene, systemIds.next()],
+    )
+  for (const hygiene of ['soiled', 'quarantined'])
+    await expect(hold(hygiene)).rejects.toMatchObject({ constraint: 'devices_held_is_clean' })
+  await hold('clean')
+  const prove = (saga: string, residue: string[]) =>
+    database.pool.query(
+      `insert into device_wipes (saga_id, device_id, tenant_id, fence, reason, method, erased, residue)
+       values ($1, $2, $2, 1, 'handover', 'data_erased', 1, $3)`,
+      [saga, id, residue],
+    )
+  await expect(prove('one', ['data'])).rejects.toMatchObject({ constraint: 'device_wipes_are_proved' })
+  await prove('one', [])
+  await expect(prove('one', [])).rejects.toMatchObject({ constraint: 'device_wipes_pkey' })
+})
+
 test('a phone takes room on a node once', async () => {
   await registerNode(database.kysely, {
     id: systemIds.next(),

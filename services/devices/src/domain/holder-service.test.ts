@@ -123,14 +123,16 @@ test('a phone that cannot be wiped is nobody’s until an operator has reset it'
   await setHolder(phone, 1, holder)
   await bed.host.setPhoneFaults(phone.id, {
     seed: 1,
-    rules: [{ op: 'wipe', kind: 'fail', probability: 1 }],
+    rules: [{ op: 'wipe', kind: 'partial', probability: 1 }],
   })
   await setHolder(phone, 2, null)
   await bed.until('the quarantine', async () => {
     const { data } = await bed.ask<Device>(operator, 'GET', `/api/devices/${phone.id}`)
     return data.hygiene === 'quarantined'
   })
-  expect((await bed.told(phone.id)).at(-1)).toMatchObject({ type: 'device.reset_failed' })
+  const failed = (await bed.told(phone.id)).at(-1)
+  expect(failed).toMatchObject({ type: 'device.reset_failed', payload: { fence: 2, status: 'STOPPED' } })
+  expect(failed?.payload.reason).toMatch(/survived the wipe/)
   await expect(setHolder(phone, 3, holder)).rejects.toMatchObject({ status: 409 })
   await bed.host.setPhoneFaults(phone.id, { seed: 1, rules: [] })
   const reset = await bed.ask<{ sagaId: string }>(operator, 'POST', `/api/devices/${phone.id}/reset`)

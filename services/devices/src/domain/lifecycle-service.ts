@@ -12,7 +12,7 @@ import { problems } from '../errors.ts'
 import type { Deps } from './deps.ts'
 import { accessOf, moves, resettable } from './device.ts'
 import { statusChanged, tell } from './facts.ts'
-import type { SagaInputs } from './saga-inputs.ts'
+import type { DeviceResetInput, LifecycleInput, SagaInputs } from './saga-inputs.ts'
 
 export interface Accepted {
   readonly sagaId: string
@@ -53,18 +53,9 @@ export class LifecycleService {
   async remove(asked: Asked): Promise<Accepted> {
     const accepted = await this.#inTurn(asked, async (tx, device) => {
       refuseHeld(device, asked.caller)
-      const started = await this.#sagas.start(tx, {
-        definition: this.#definitions.device_deletion,
-        businessKey: asked.requestKey,
-        subject: device.id,
-        userId: asked.caller.userId,
-        tenantId: asked.caller.tenantId,
-        input: { deviceId: device.id, userId: device.user_id },
-      })
-      if (!started.created) {
-        this.#deps.audit.nothingChanged()
-        return { sagaId: started.sagaId, device }
-      }
+      const input = { deviceId: device.id, userId: device.user_id }
+      const started = await this.#begin(tx, asked, this.#definitions.device_deletion, input)
+      if (!started.created) return { sagaId: started.sagaId, device }
       const set = { restart_at: null, resume_on_start: false }
       const moved = await moveDevice(tx, device.id, 'delete', { events: 1, set })
       if (moved === undefined) throw illegal(device, 'delete', moves.delete.from)
@@ -85,26 +76,15 @@ export class LifecycleService {
   async reset(asked: Asked): Promise<Accepted> {
     const accepted = await this.#inTurn(asked, async (tx, device) => {
       refuseHeld(device, asked.caller)
-      const started = await this.#sagas.start(tx, {
-        definition: this.#definitions.device_reset,
-        businessKey: asked.requestKey,
-        subject: device.id,
-        userId: asked.caller.userId,
-        tenantId: asked.caller.tenantId,
-        input: {
-          deviceId: device.id,
-          by: device.user_id === asked.caller.userId ? 'user' : 'operator',
-          allocationId: null,
-          fence: device.fence,
-          reason: 'reset',
-        },
-      })
-      if (!started.created) this.#deps.audit.nothingChanged()
-      else {
-        if (!resettable.includes(device.status)) throw illegal(device, 'reset', resettable)
-        await this.#record(tx, 'device.reset', { device, after: { sagaId: started.sagaId } })
+      const input: DeviceResetInput = {
+        deviceId: device.id,
+        by: device.user_id === asked.caller.userId ? 'user' : 'operator',
+        allocationId: null,
+        fence: device.fence,
+        reason: 'reset',
       }
-      return { sagaId: started.sagaId, device }
+      const started = await this.#begin(tx, asked, this.#definitions.device_reset, input)
+      return await this.#accept(tx, device, { ...started, operation: 'reset', from: resettable })
     })
     this.#deps.telemetry.accepted('reset', asked.deviceId, accepted.sagaId)
     return accepted
@@ -114,29 +94,50 @@ export class LifecycleService {
     const accepted = await this.#inTurn(asked, async (tx, device) => {
       const any = may(asked.caller, 'devices:any')
       const owned = device.user_id === asked.caller.userId || device.holder_user_id === asked.caller.userId
-      const started = await this.#sagas.start(tx, {
-        definition: this.#definitions[`device_${operation}`],
-        businessKey: asked.requestKey,
-        subject: device.id,
-        userId: asked.caller.userId,
-        tenantId: asked.caller.tenantId,
-        input: {
-          deviceId: device.id,
-          by: any && !owned ? 'operator' : 'user',
-          allocationId: device.allocation_id,
-          fence: device.fence,
-        },
-      })
-      const from: readonly DeviceStatus[] = moves[operation].from
-      if (!started.created) this.#deps.audit.nothingChanged()
-      else {
-        if (!from.includes(device.status)) throw illegal(device, operation, from)
-        await this.#record(tx, `device.${operation}`, { device, after: { sagaId: started.sagaId } })
+      const input: LifecycleInput = {
+        deviceId: device.id,
+        by: any && !owned ? 'operator' : 'user',
+        allocationId: device.allocation_id,
+        fence: device.fence,
       }
-      return { sagaId: started.sagaId, device }
+      const started = await this.#begin(tx, asked, this.#definitions[`device_${operation}`], input)
+      return await this.#accept(tx, device, { ...started, operation, from: moves[operation].from })
     })
     this.#deps.telemetry.accepted(operation, asked.deviceId, accepted.sagaId)
     return accepted
+  }
+
+  /** Starts the saga of a request about a device, once; a request that comes again changes nothing. */
+  async #begin<Input extends { readonly deviceId: DeviceId }>(
+    tx: Tx<DevicesSchema>,
+    { caller, requestKey }: Asked,
+    definition: SagaDefinition<Input, Tx<DevicesSchema>>,
+    input: Input,
+  ): Promise<{ sagaId: string; created: boolean }> {
+    const { userId, tenantId } = caller
+    const request = { businessKey: requestKey, subject: input.deviceId, userId, tenantId }
+    const started = await this.#sagas.start(tx, { ...request, definition, input })
+    if (!started.created) this.#deps.audit.nothingChanged()
+    return started
+  }
+
+  /** @throws `illegal_transition` when the request is new and the device is in none of the statuses `from`. */
+  async #accept(
+    tx: Tx<DevicesSchema>,
+    device: DeviceRow,
+    begun: {
+      sagaId: string
+      created: boolean
+      operation: 'start' | 'stop' | 'reset'
+      from: readonly DeviceStatus[]
+    },
+  ): Promise<Accepted> {
+    const { sagaId, created, operation, from } = begun
+    if (created) {
+      if (!from.includes(device.status)) throw illegal(device, operation, from)
+      await this.#record(tx, `device.${operation}`, { device, after: { sagaId } })
+    }
+    return { sagaId, device }
   }
 
   /** The saga goes on from here; what comes of it is told in its timeline. */

@@ -71,6 +71,22 @@ export function providerContract(open: () => ProviderBench): void {
     await expect(bench.provider.start(nobody)).rejects.toMatchObject({ name: 'ProviderError' })
   })
 
+  test('a wipe leaves the phone off, as new, and proves it; of one that is not there nothing is left', async () => {
+    const bench = open()
+    const spec = specFor(bench)
+    await bench.provider.create(spec)
+    const { generation } = await bench.provider.start(spec.deviceId)
+    expect(await bench.provider.wipe(spec.deviceId)).toMatchObject({ residue: [] })
+    expect(await bench.provider.probe(spec.deviceId)).toMatchObject({ state: 'stopped' })
+    expect(await bench.provider.wipe(spec.deviceId)).toMatchObject({ erased: 0, residue: [] })
+    expect(await bench.provider.start(spec.deviceId)).toMatchObject({
+      state: 'running',
+      generation: generation + 1,
+    })
+    await bench.provider.destroy(spec.deviceId)
+    expect(await bench.provider.wipe(spec.deviceId)).toEqual({ method: 'absent', erased: 0, residue: [] })
+  })
+
   test('list finds what bears all the labels, and nothing else', async () => {
     const bench = open()
     const spec = specFor(bench)

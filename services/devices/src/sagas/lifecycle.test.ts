@@ -1,4 +1,5 @@
-import { StopForShutdown } from '@cloudphone/contracts/api/devices-api'
+import { type Device, StopForShutdown } from '@cloudphone/contracts/api/devices-api'
+import { present } from '@cloudphone/testing/present'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type DevicesBed, openDevicesBed } from '../testing/devices-bed.ts'
 
@@ -81,4 +82,55 @@ test('the platform’s shutdown stops phones and its next start brings them back
   })
   expect((await bed.host.get(runs.id)).state).toBe('running')
   expect((await bed.ask(alice, 'GET', `/api/devices/${off.id}`)).data.status).toBe('STOPPED')
+})
+
+test.concurrent('a reset erases what is on a phone and starts it again if it ran', async ({ expect }) => {
+  const alice = bed.neighbours.person('member')
+  const device = await bed.createRunning(alice)
+  const path = `/api/devices/${device.id}`
+  const reset = async () => {
+    const { status, data } = await bed.ask<{ sagaId: string }>(alice, 'POST', `${path}/reset`)
+    expect(status).toBe(202)
+    expect(await bed.ended(alice, data.sagaId)).toMatchObject({ status: 'COMPLETED' })
+    return (await bed.ask<Device>(alice, 'GET', path)).data
+  }
+  expect(await reset()).toMatchObject({ status: 'RUNNING', hygiene: 'clean' })
+  expect((await bed.told(device.id)).map(({ type }) => type).slice(-5)).toEqual([
+    ...['device.stopped', 'device.status_changed', 'device.reset', 'device.status_changed', 'device.started'],
+  ])
+  const stop = await bed.ask<{ sagaId: string }>(alice, 'POST', `${path}/stop`)
+  await bed.ended(alice, stop.data.sagaId)
+  expect(await reset()).toMatchObject({ status: 'STOPPED' })
+  const others = [bed.neighbours.person('member', alice.tenantId), bed.neighbours.person('operator')]
+  expect(await bed.ask(present(others[0]), 'POST', `${path}/reset`)).toMatchObject({ status: 403 })
+  expect(await bed.ask(present(others[1]), 'POST', `${path}/reset`)).toMatchObject({ status: 404 })
+})
+
+test.concurrent('a wipe that fails leaves the device stopped, with the reason', async ({ expect }) => {
+  const alice = bed.neighbours.person('member')
+  const { id } = await bed.createRunning(alice)
+  await bed.host.setPhoneFaults(id, { seed: 1, rules: [{ op: 'wipe', kind: 'partial', probability: 1 }] })
+  const reset = await bed.ask<{ sagaId: string }>(alice, 'POST', `/api/devices/${id}/reset`)
+  expect(await bed.ended(alice, reset.data.sagaId)).toMatchObject({ status: 'COMPENSATED' })
+  expect((await bed.ask(alice, 'GET', `/api/devices/${id}`)).data).toMatchObject({
+    status: 'STOPPED',
+    hygiene: 'clean',
+    lastError: expect.stringContaining('survived the wipe'),
+  })
+})
+
+test.concurrent('a start that fails after the wipe is the restart policy’s', async ({ expect }) => {
+  const alice = bed.neighbours.person('member')
+  const { id } = await bed.createRunning(alice)
+  await bed.host.setPhoneFaults(id, {
+    seed: 1,
+    rules: [{ op: 'start', kind: 'fail', probability: 1, times: 4 }],
+  })
+  const reset = await bed.ask<{ sagaId: string }>(alice, 'POST', `/api/devices/${id}/reset`)
+  expect(await bed.ended(alice, reset.data.sagaId)).toMatchObject({ status: 'COMPENSATED' })
+  await bed.until('the restart', async () => {
+    const { data } = await bed.ask<Device>(alice, 'GET', `/api/devices/${id}`)
+    return data.status === 'RUNNING'
+  })
+  expect((await bed.told(id)).map(({ type }) => type)).toContain('device.reset')
 })

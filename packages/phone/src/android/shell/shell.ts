@@ -26,7 +26,15 @@ import {
   patternSource,
 } from './expand.ts'
 import { openRedirect, type Streams } from './redirect.ts'
-import { initialState, type ShellState } from './shell-state.ts'
+import {
+  assignVariable,
+  copyOf,
+  environmentOf,
+  exportVariable,
+  initialState,
+  readVariable,
+  type ShellState,
+} from './shell-state.ts'
 
 /* The grammar is unbash's (a maintained parser of the shell language that bounds its own recursion); carrying it out
  * is ours. What mksh has and this has not (background jobs, here documents, arrays) is refused in words. */
@@ -321,7 +329,7 @@ export class Shell implements Expander {
     const body = this.#state.functions.get(call.name)
     if (body !== undefined) return await this.#function(body, call.args, streams)
     if (await this.#builtin(call.name, call.args, streams)) return
-    const env = this.#environment(call.assignments)
+    const env = environmentOf(this.#state, call.assignments)
     const name = call.name.startsWith('/') ? await this.#commandAt(call.name) : call.name
     const command =
       name !== undefined && Object.hasOwn(this.#commands, name) ? this.#commands[name] : undefined
@@ -401,7 +409,7 @@ export class Shell implements Expander {
         await this.#changeDirectory(first ?? '/', streams)
         return true
       case 'export':
-        for (const each of args) this.#export(each)
+        for (const each of args) exportVariable(this.#state, each)
         break
       case 'unset':
         for (const each of args) this.#state.variables.delete(each)
@@ -444,23 +452,6 @@ export class Shell implements Expander {
       if (!(error instanceof PhoneFsError)) throw error
       await this.#fail(streams, `cd: ${target}: ${error.message}`, 2)
     }
-  }
-
-  #export(text: string): void {
-    const at = text.indexOf('=')
-    const name = at < 0 ? text : text.slice(0, at)
-    if (at >= 0) this.assign(name, text.slice(at + 1))
-    this.#state.exported.add(name)
-  }
-
-  #environment(assignments: readonly [string, string][]): Map<string, string> {
-    const env = new Map<string, string>()
-    for (const name of this.#state.exported) {
-      const value = this.#state.variables.get(name)
-      if (value !== undefined) env.set(name, value)
-    }
-    for (const [name, value] of assignments) env.set(name, value)
-    return env
   }
 
   async #redirected(
@@ -517,36 +508,15 @@ export class Shell implements Expander {
 
   #fork(): Shell {
     if (this.#depth >= MAX_DEPTH) throw new ExpansionError('subshells nested too deeply')
-    const { variables, exported, functions, ...rest } = this.#state
-    return new Shell({
-      ...this.#family(),
-      state: {
-        ...rest,
-        variables: new Map(variables),
-        exported: new Set(exported),
-        functions: new Map(functions),
-      },
-      depth: this.#depth + 1,
-    })
+    return new Shell({ ...this.#family(), state: copyOf(this.#state), depth: this.#depth + 1 })
   }
 
   variable(name: string): string | undefined {
-    if (name === '?') return String(this.#state.status)
-    if (name === '$') return String(this.#pid)
-    if (name === '#') return String(Math.max(0, this.#state.args.length - 1))
-    if (name === '@' || name === '*') return this.#state.args.slice(1).join(' ')
-    if (/^\d+$/.test(name))
-      return this.#state.args[Number(name)] ?? (name === '0' ? '/system/bin/sh' : undefined)
-    return this.#state.variables.get(name)
+    return name === '$' ? String(this.#pid) : readVariable(this.#state, name)
   }
 
   assign(name: string, value: string): void {
-    if (
-      value.length > MAX_WORD_BYTES ||
-      (this.#state.variables.size >= 1024 && !this.#state.variables.has(name))
-    )
-      throw new ExpansionError(`${name}: too large`)
-    this.#state.variables.set(name, value)
+    assignVariable(this.#state, name, value)
   }
 
   async substitute(script: ParsedScript): Promise<string> {
