@@ -234,6 +234,7 @@ const deeds: Record<string, () => Promise<Deed>> = {
   },
   stopDevice: () => lifecycle('stop', 'RUNNING'),
   startDevice: () => lifecycle('start', 'STOPPED'),
+  resetDevice: () => lifecycle('reset', 'RUNNING'),
   uploadApp: async () => {
     const { name, content } = await (await realApk()).file()
     const form = new FormData()
@@ -481,14 +482,14 @@ describe('the log of all services', () => {
   test('is searched by who, what, which thing, outcome and time', async () => {
     const hers = await each({ actor: alice.user.id, verb: 'device.' })
     expect(new Set(hers.map(({ verb }) => verb))).toEqual(
-      new Set(['device.create', 'device.start', 'device.stop', 'device.delete']),
+      new Set(['device.create', 'device.start', 'device.stop', 'device.reset', 'device.delete']),
     )
     expect(hers.every(({ actor }) => actor === alice.user.id)).toBe(true)
     const ofPhone = await each({ target: phoneId })
     expect(ofPhone.map(({ verb }) => verb)).toEqual([
-      ...['device.delete', 'device.start', 'device.stop', 'device.create'],
+      ...['device.delete', 'device.reset', 'device.start', 'device.stop', 'device.create'],
     ])
-    const { at } = present(ofPhone[1])
+    const { at } = present(ofPhone[2])
     expect((await each({ target: phoneId, to: at })).map(({ verb }) => verb)).toEqual([
       ...['device.stop', 'device.create'],
     ])

@@ -11,7 +11,17 @@ import * as scheduler from '@cloudphone/contracts/api/scheduler-api'
 import type { Client } from '@cloudphone/sdk/client'
 import { io } from 'socket.io-client'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { ask, createPhone, ended, newPerson, operate, type Person, quotaUsed, realApk } from '../src/door.ts'
+import {
+  ask,
+  createPhone,
+  ended,
+  newPerson,
+  operate,
+  type Person,
+  quotaUsed,
+  realApk,
+  wiped,
+} from '../src/door.ts'
 import { adbTo, cutOff, listens, pushAndPull } from '../src/phone-use.ts'
 import { colours, decodePng, difference } from '../src/picture.ts'
 import { openPlatform, type TestPlatform } from '../src/platform.ts'
@@ -225,11 +235,8 @@ test('6. a pooled phone is given to a user, and taken back and told of when it f
     return now.status === 'RELEASED' && now.reason === 'device_failed'
   })
 
-  // Restarted by policy; nobody's now: her key opens it no more.
-  const back = await until('the restart', async () => {
-    const now = await operator.client.call(devices.GetDevice, { params: { deviceId: pooled.id } })
-    return now.status === 'RUNNING' && now.allocationId === null ? now : undefined
-  })
+  // Started again, without anything on it; nobody's now: her key opens it no more.
+  const back = await wiped(operator.client, pooled.id)
   expect(back.fence).toBeGreaterThan(1)
   await expect(adbTo(back, keys)).rejects.toMatchObject({ code: 'unauthorized' })
   const usage = await until('her hold to be charged', async () => {
@@ -246,19 +253,23 @@ test('a user who gives a phone back is cut off, and the next one comes in', asyn
   const first = await allocate(alice)
   await ended(alice.client, first.sagaId)
   const hers = await adbTo(pooled, keys)
+  await hers.run(['touch', '/sdcard/secret.txt'])
+  expect((await hers.run(['ls', '/sdcard'])).stdout).toContain('secret')
   const params = { allocationId: first.allocation.id }
   const { sagaId } = await alice.client.call(scheduler.ReleaseAllocation, { params })
   expect((await ended(alice.client, sagaId)).status).toBe('COMPLETED')
   await cutOff(hers)
-  await expect(adbTo(pooled, keys)).rejects.toMatchObject({ code: 'unauthorized' })
 
   const bob = await newPerson(platform.client)
   const his = await generateAdbKey('bob@test')
   await bob.client.call(devices.AddAdbKey, { body: { publicKey: his.publicKey } })
+  await wiped(operator.client, pooled.id)
+  await expect(adbTo(pooled, keys)).rejects.toMatchObject({ code: 'unauthorized' })
   const second = await allocate(bob)
   await ended(bob.client, second.sagaId)
   await using session = await adbTo(pooled, his)
   expect((await session.run(['id', '-u'])).stdout).toBe('2000\n')
+  expect((await session.run(['ls', '/sdcard'])).stdout).not.toContain('secret')
   await expect(adbTo(pooled, keys)).rejects.toMatchObject({ code: 'unauthorized' })
   const now = await bob.client.call(scheduler.GetAllocation, {
     params: { allocationId: second.allocation.id },
@@ -269,6 +280,7 @@ test('a user who gives a phone back is cut off, and the next one comes in', asyn
     params: { allocationId: second.allocation.id },
   })
   await ended(bob.client, release.sagaId)
+  await wiped(operator.client, pooled.id)
   expect((await operate(operator.client, devices.DeleteDevice, pooled.id)).status).toBe('COMPLETED')
 })
 

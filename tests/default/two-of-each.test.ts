@@ -9,7 +9,7 @@ import { roster } from '@cloudphone/server/roster'
 import { readSecrets } from '@cloudphone/server/secrets'
 import { temporaryFolder } from '@cloudphone/testing/temporary-folder'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { ask, createPhone, ended, newPerson, operate } from '../src/door.ts'
+import { ask, createPhone, ended, newPerson, operate, wiped } from '../src/door.ts'
 import { removeFolder } from '../src/leavings.ts'
 import { adminClient, testEnv, testLog, testSettings } from '../src/platform.ts'
 import { until } from '../src/until.ts'
@@ -58,6 +58,7 @@ async function life(maker: Client, user: Client): Promise<void> {
   expect(await maker.call(scheduler.GetAllocation, { params })).toMatchObject({ status: 'ACTIVE' })
   const { sagaId } = await user.call(scheduler.ReleaseAllocation, { params })
   expect((await ended(maker, sagaId)).status).toBe('COMPLETED')
+  await wiped(maker, given.allocation.deviceId)
   expect((await operate(maker, devices.DeleteDevice, given.allocation.deviceId)).status).toBe('COMPLETED')
   expect(given.allocation.deviceId).toBe(pooled.id)
 }

@@ -9,6 +9,7 @@ import { GetSaga, type SagaView } from '@cloudphone/contracts/api/platform-api'
 import { GetQuota } from '@cloudphone/contracts/api/quota-api'
 import { CreateUser, type User } from '@cloudphone/contracts/api/users-api'
 import { type Client, openClient } from '@cloudphone/sdk/client'
+import { until } from './until.ts'
 
 /** Somebody with an account. */
 export interface Person {
@@ -102,6 +103,15 @@ export async function operate(
 ): Promise<SagaView> {
   const { sagaId } = await client.call(route, { params: { deviceId } })
   return await ended(client, sagaId)
+}
+
+/** Waits until a pooled phone that its holder has left is wiped and up again, as the next one gets it. */
+export async function wiped(client: Client, deviceId: devices.Device['id']): Promise<devices.Device> {
+  return await until(`${deviceId} to be wiped`, async () => {
+    const now = await client.call(devices.GetDevice, { params: { deviceId } })
+    const isReady = now.allocationId === null && now.hygiene === 'clean' && now.status === 'RUNNING'
+    return isReady ? now : undefined
+  })
 }
 
 /** What an account uses of its quota. */
