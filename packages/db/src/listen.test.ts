@@ -70,6 +70,9 @@ test('a commit wakes the listener, once for many hooks; a rollback does not', as
   expect(heard.count('other')).toBe(1)
 })
 
+/** The sender between two wake-ups, and the session that waits to ask whether the server is still there. */
+const ASLEEP = 2
+
 test('under a storm of wake-ups, one goes out at once and then one per 5 ms', async () => {
   const heard = inbox()
   await using ears = listener({
@@ -86,21 +89,47 @@ test('under a storm of wake-ups, one goes out at once and then one per 5 ms', as
     for (let call = 0; call < 100; call += 1) bell.notify('storm')
   }
   storm()
-  await clock.whenSleeping(1)
+  await clock.whenSleeping(ASLEEP)
   await heard.until(() => heard.count('storm') === 2)
   for (const sent of [3, 4]) {
     storm()
     await clock.advance(5)
-    await clock.whenSleeping(1)
+    await clock.whenSleeping(ASLEEP)
     await heard.until(() => heard.count('storm') === sent)
   }
   await clock.advance(5)
   bell.notify('end')
-  await clock.whenSleeping(1)
+  await clock.whenSleeping(ASLEEP)
   await heard.until(() => heard.count('end') === 2)
   expect(heard.count('storm')).toBe(4)
   await clock.advance(5)
   await bell.drained()
+})
+
+test('a wake-up asked for at the very moment at which the sender finds no more is sent', async () => {
+  const heard = inbox()
+  await using ears = listener({
+    url: db.directUrl,
+    channels: ['late'],
+    ...heard,
+    applicationName: 'ears',
+    log,
+  })
+  const clock = fakeClock()
+  await using bell = notifier({ url: db.directUrl, applicationName: 'bell', log, clock })
+  await ears.listening()
+  for (let turns = 0; turns < 12; turns += 1) {
+    bell.notify('first')
+    await clock.whenSleeping(ASLEEP)
+    const passed = clock.advance(5)
+    for (let turn = 0; turn < turns; turn += 1) await Promise.resolve()
+    bell.notify('late')
+    await passed
+    await heard.until(() => heard.count('late') === turns + 2)
+    await clock.whenSleeping(ASLEEP)
+    await clock.advance(5)
+    await bell.drained()
+  }
 })
 
 test('a listener whose connection is cut listens again, and is told to look', async () => {

@@ -86,13 +86,15 @@ export function notifier(options: NotifierOptions): Notifier {
         await client.query('select pg_notify(channel, $2) from unnest($1::text[]) channel', [channels, ''])
         await clock.sleep(NOTIFY_INTERVAL_MS)
       } catch (error) {
-        if (closed) return
+        if (closed) break
         // Unsent wake-ups go out on the next connection; listeners poll meanwhile.
         for (const channel of channels) due.add(channel)
         options.log.debug({ event: 'db.notify_failed', err: error, channels })
         await clock.sleep(NOTIFY_INTERVAL_MS)
       }
     }
+    // In the same turn as the last look: what is asked for from now on begins a new run.
+    sending = undefined
   }
 
   const drained = async (): Promise<void> => {
@@ -103,11 +105,7 @@ export function notifier(options: NotifierOptions): Notifier {
       if (closed) return
       due.add(channel)
       // A turn later, so that one commit's many wake-ups are one.
-      sending ??= Promise.resolve()
-        .then(send)
-        .finally(() => {
-          sending = undefined
-        })
+      sending ??= Promise.resolve().then(send)
     },
     drained,
     async close() {

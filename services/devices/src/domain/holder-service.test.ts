@@ -109,6 +109,7 @@ test('a pooled phone lets in its holder of the moment, nobody else, and cuts the
   expect(await setHolder(phone, 3, second)).toMatchObject({ fence: 3, allocationId: second.allocationId })
 
   await setHolder(phone, 4, null)
+  await wiped(operator, phone)
   expect(await refused(phone, bobKey)).toBe(true)
   const asker = { userId: bob.userId, tenantId: operator.tenantId }
   await expect(
