@@ -372,7 +372,11 @@ describe('after a release', () => {
   })
 
   test('word of the wipe that is faster than the release counts', async () => {
-    const { deviceId } = await leave((id) => wiped(id, 2))
+    const { deviceId } = await leave(async (id) => {
+      await wiped(id, 2)
+      // A dead letter of long ago that is sent again.
+      await unwiped(id, 1)
+    })
     expect(await availability(deviceId)).toBe('unavailable')
     await started(deviceId, 8)
     expect(await availability(deviceId)).toBe('available')
@@ -414,6 +418,13 @@ describe('after a release', () => {
     expect(await availability(deviceId)).toBe('unavailable')
     await wiped(deviceId, 2, 10)
     expect(await availability(deviceId)).toBe('unavailable')
+    const early = await leave((id) =>
+      room.hear(DeviceDeleted, 9, {
+        ...factsOf(id, { fence: 2 }),
+        ...{ reason: 'deleted', deletedAt: at() },
+      }),
+    )
+    expect(await availability(early.deviceId)).toBe('unavailable')
   })
 })
 

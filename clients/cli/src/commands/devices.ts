@@ -174,6 +174,7 @@ function describe(device: api.Device): string {
     ['size', `${device.cpuCores} cores, ${device.memoryMB} MB, ${device.storageMB} MB /data`],
     ['owner', device.userId ?? 'the pool'],
     ['held under', device.allocationId],
+    ...(device.userId === null ? [['on it', device.hygiene] as const] : []),
     ['last error', device.lastError],
   ])
 }

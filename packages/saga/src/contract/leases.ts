@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { claimBy, done, LEASE_MS, type Open, only, pointOf } from './support.ts'
+import { claimBy, done, LEASE_MS, type Open, only, pointOf, superseded } from './support.ts'
 
 export function leases<Transaction>(open: Open<Transaction>): void {
   test('renewals keep what is held, and say under which fence', async () => {
@@ -35,10 +35,7 @@ export function leases<Transaction>(open: Open<Transaction>): void {
   test('a fence that is no longer current gives nothing back', async () => {
     await using harness = await open()
     const { store } = harness
-    const sagaId = await harness.start()
-    const [zombie, owner] = [await harness.openExecutor(), await harness.openExecutor()]
-    only(await store.claimFree(claimBy(zombie.id, { leaseTtlMs: 0 })))
-    only(await store.claimAny(claimBy(owner.id)))
+    const { sagaId, owner } = await superseded(harness)
     await store.giveBack({ sagaId, fence: 1, delayMs: 5_000 })
     const stored = await harness.read(sagaId)
     expect(stored).toMatchObject({ leaseOwner: owner.id, fence: 2 })

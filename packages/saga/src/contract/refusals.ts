@@ -1,6 +1,6 @@
 import { present } from '@cloudphone/testing/present'
 import { expect, test } from 'vitest'
-import { claimBy, done, failed, type Open, only, pointOf, type StoreHarness } from './support.ts'
+import { claimBy, done, failed, type Open, only, pointOf, type StoreHarness, superseded } from './support.ts'
 
 export function refusals<Transaction>(open: Open<Transaction>): void {
   const expectUntouched = async (
@@ -18,10 +18,7 @@ export function refusals<Transaction>(open: Open<Transaction>): void {
   test('under a fence after which another was given out', async () => {
     await using harness = await open()
     const { store } = harness
-    const sagaId = await harness.start()
-    const [zombie, owner] = [await harness.openExecutor(), await harness.openExecutor()]
-    const old = only(await store.claimFree(claimBy(zombie.id, { leaseTtlMs: 0 })))
-    only(await store.claimAny(claimBy(owner.id)))
+    const { sagaId, old } = await superseded(harness)
     await expectUntouched(harness, sagaId, () => store.checkpoint(pointOf(old, done)))
   })
 

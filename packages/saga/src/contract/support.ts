@@ -86,3 +86,13 @@ export function only(rows: readonly SagaRow[]): SagaRow {
 }
 
 export type Open<Transaction> = () => Promise<StoreHarness<Transaction>>
+
+/** A saga that was claimed twice, since the lease of the first had run out: `old` is how the first still sees it. */
+export async function superseded<Transaction>(harness: StoreHarness<Transaction>) {
+  const { store } = harness
+  const sagaId = await harness.start()
+  const [zombie, owner] = [await harness.openExecutor(), await harness.openExecutor()]
+  const old = only(await store.claimFree(claimBy(zombie.id, { leaseTtlMs: 0 })))
+  only(await store.claimAny(claimBy(owner.id)))
+  return { sagaId, old, owner }
+}

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { claimBy, done, failed, LEASE_MS, type Open, only, pointOf } from './support.ts'
+import { claimBy, done, failed, LEASE_MS, type Open, only, pointOf, superseded } from './support.ts'
 
 export function transactions<Transaction>(open: Open<Transaction>): void {
   test('an effect and its checkpoint are committed together', async () => {
@@ -42,10 +42,7 @@ export function transactions<Transaction>(open: Open<Transaction>): void {
   test('a stale fence is refused in a transaction as well, which then rolls back', async () => {
     await using harness = await open()
     const { store } = harness
-    const sagaId = await harness.start()
-    const [zombie, owner] = [await harness.openExecutor(), await harness.openExecutor()]
-    const old = only(await store.claimFree(claimBy(zombie.id, { leaseTtlMs: 0 })))
-    only(await store.claimAny(claimBy(owner.id)))
+    const { sagaId, old, owner } = await superseded(harness)
     const work = store.transaction(async (tx) => {
       await harness.put(tx, 'effect')
       const next = await store.checkpointIn(tx, pointOf(old, done))

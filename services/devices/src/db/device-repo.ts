@@ -150,8 +150,7 @@ export async function raiseFence(
     .where('id', '=', id)
     .where('user_id', 'is', null)
     .where('fence', '<', holder.fence)
-  if (holder.allocationId !== null)
-    query = query.where('status', '=', 'RUNNING').where('hygiene', '=', 'clean')
+  if (holder.allocationId !== null) query = query.where('status', '=', 'RUNNING')
   return await query.returningAll().executeTakeFirst()
 }
 

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { registerNode } from './node-repo.ts'
 import { insertGrant } from './quota-grant-repo.ts'
 import type { DevicesSchema } from './schema.ts'
+import { lockSoiled, purgeWipes } from './wipe-repo.ts'
 
 /* What the tables refuse, whatever the code above believes: each of these is an invariant of the platform. */
 
@@ -72,6 +73,29 @@ test('only a clean phone is held, and only a wipe that left nothing is a proof',
   await expect(prove('one', ['data'])).rejects.toMatchObject({ constraint: 'device_wipes_are_proved' })
   await prove('one', [])
   await expect(prove('one', [])).rejects.toMatchObject({ constraint: 'device_wipes_pkey' })
+})
+
+test('a wipe begins only of a phone that is still soiled', async () => {
+  const id = await makeDevice()
+  const locked = () => database.transaction((tx) => lockSoiled(tx, id))
+  expect(await locked()).toBeUndefined()
+  await database.pool.query(`update devices set hygiene = 'soiled' where id = $1`, [id])
+  expect(await locked()).toMatchObject({ id })
+})
+
+test('the proof of a wipe is kept for a year', async () => {
+  const id = await makeDevice()
+  for (const days of [364, 367])
+    await database.pool.query(
+      `insert into device_wipes (saga_id, device_id, tenant_id, fence, reason, method, erased, residue, wiped_at)
+       values ($1, $2, $2, 1, 'reset', 'data_erased', 1, '{}', app_now() - $3 * interval '1 day')`,
+      [`${days} days`, id, days],
+    )
+  await database.transaction((tx) => purgeWipes(tx))
+  const left = await database.pool.query('select saga_id as saga from device_wipes where device_id = $1', [
+    id,
+  ])
+  expect(left.rows).toEqual([{ saga: '364 days' }])
 })
 
 test('a phone takes room on a node once', async () => {

@@ -13,7 +13,7 @@ import type { DeviceResetInput } from '../domain/saga-inputs.ts'
 import { problems } from '../errors.ts'
 import type { WipeReport } from '../providers/provider.ts'
 import { startSteps } from './device-start.saga.ts'
-import { deviceOf, recordStop, refuseStale } from './lifecycle-steps.ts'
+import { deviceOf, recordStop } from './lifecycle-steps.ts'
 
 const TIMEOUT_MS = 900_000
 /** After these nothing is left on the phone, and that is proved. */
@@ -29,10 +29,9 @@ export function deviceReset(deps: Deps, keys: AdbKeyApplier) {
   return (
     saga('device_reset', 1, { timeoutMs: TIMEOUT_MS })
       .input<DeviceResetInput, Tx<DevicesSchema>>()
-      .local('CHECK_HOLDER', async (tx, s) => {
+      .local('CHECK_DEVICE', async (tx, s) => {
         const row = await lockDevice(tx, s.deviceId)
         if (row === undefined) throw problems.device_not_found({ deviceId: s.deviceId })
-        refuseStale(row, s)
         // A failed one that the restart policy was about to start counts as one that ran.
         return { runs: row.status === 'RUNNING' || (row.status === 'ERROR' && row.restart_at !== null) }
       })

@@ -94,7 +94,7 @@ export async function noteWipe(
           when ${!isProved} then 'quarantined'
           when status = 'RUNNING' then 'available' else 'unavailable' end,
         available_since = app_now(), updated_at = now()
-    where device_id = ${deviceId} and wiped_fence <= ${fence} and not deleted`.execute(tx)
+    where device_id = ${deviceId} and wiped_fence <= ${fence}`.execute(tx)
 }
 
 /** How many pooled phones a tenant has, in whatever state. */
