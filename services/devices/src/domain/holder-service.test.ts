@@ -134,13 +134,15 @@ test('a phone that cannot be wiped is nobody’s until an operator has reset it'
   const failed = (await bed.told(phone.id)).at(-1)
   expect(failed).toMatchObject({ type: 'device.reset_failed', payload: { fence: 2, status: 'STOPPED' } })
   expect(failed?.payload.reason).toMatch(/survived the wipe/)
-  await expect(setHolder(phone, 3, holder)).rejects.toMatchObject({ status: 409 })
+  const start = await bed.ask<{ sagaId: string }>(operator, 'POST', `/api/devices/${phone.id}/start`)
+  await bed.ended(operator, start.data.sagaId)
+  await expect(setHolder(phone, 3, holder)).rejects.toMatchObject({ code: 'device_not_clean', status: 409 })
   await bed.host.setPhoneFaults(phone.id, { seed: 1, rules: [] })
   const reset = await bed.ask<{ sagaId: string }>(operator, 'POST', `/api/devices/${phone.id}/reset`)
   expect(reset.status).toBe(202)
   await bed.ended(operator, reset.data.sagaId)
   const { data } = await bed.ask<Device>(operator, 'GET', `/api/devices/${phone.id}`)
-  expect(data).toMatchObject({ hygiene: 'clean', status: 'STOPPED' })
+  expect(data).toMatchObject({ hygiene: 'clean', status: 'RUNNING' })
 })
 
 test('what became of a held phone is told with the allocation and fence of that moment', async () => {
