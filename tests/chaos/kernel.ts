@@ -85,13 +85,17 @@ function takeOverOf(fault: Fault, results: readonly CellResult[]): Figure[] {
     .filter(({ cell }) => cell.fault === fault)
     .flatMap(({ takeOverMs }) => takeOverMs ?? [])
   if (times.length === 0) return []
+  const slowest = { name: `slowest take-over, ${faults[fault]} (ms)`, ours: Math.max(...times) }
+  // Promised is the take-over from the dead. A frozen process is dead to nobody until its lease has run out, one without
+  // connections has lost its own way to the database too, and without a database nobody takes over.
+  if (fault !== 'kill') return [slowest]
+  const nearlyAll = times.toSorted((one, other) => one - other)[Math.ceil(times.length * 0.95) - 1] ?? 0
   return [
     {
-      name: `slowest take-over, ${faults[fault]} (ms)`,
-      ours: Math.max(...times),
-      // Promised is the take-over from the dead. A frozen process is dead to nobody until its lease has run out, one
-      // without connections has lost its own way to the database too, and without a database nobody takes over.
-      ...(fault === 'kill' && { wanted: { is: '<=', than: takeOverWithinMs } }),
+      name: `take-over, ${faults[fault]}, 95 of 100 within (ms)`,
+      ours: nearlyAll,
+      wanted: { is: '<=', than: takeOverWithinMs },
     },
+    slowest,
   ]
 }

@@ -116,9 +116,13 @@ class World {
     const hasEnded = await this.#scheduler.run(() => this.#isOver(), MAX_STEPS)
     if (!hasEnded) this.#auditor.violated(`not at rest after ${this.#scheduler.steps} steps`)
     this.#auditor.ended(this.#outside.things)
+    // What wakes up now must not change what was found.
+    const violations = [...this.#auditor.violations]
+    const faults = new Map(this.#faults)
+    for (const process of this.#names.values()) process.forget()
     return {
-      violations: this.#auditor.violations,
-      faults: this.#faults,
+      violations,
+      faults,
       states: this.#auditor.states,
       steps: this.#scheduler.steps,
     }

@@ -42,6 +42,8 @@ export class VirtualProcess implements Place {
   #identity: Held | null = null
   #onIdentity: ((identity: ExecutorIdentity) => void)[] = []
   #onThaw: (() => void) | undefined
+  readonly #asleep = new Set<() => void>()
+  #isForgotten = false
 
   constructor(options: VirtualProcessOptions) {
     this.#options = options
@@ -123,6 +125,15 @@ export class VirtualProcess implements Place {
     else learn()
   }
 
+  /**
+   * The schedule has been judged: whoever sleeps here leaves what he listens to. Node keeps a composed signal alive for as
+   * long as somebody listens to it, and with it the whole world of a dead process.
+   */
+  forget(): void {
+    this.#isForgotten = true
+    for (const forget of this.#asleep) forget()
+  }
+
   /** Any place at which it could be hit: an await that takes no time. */
   pause(label: string): Promise<void> {
     return new Promise((resolve) => {
@@ -178,19 +189,30 @@ export class VirtualProcess implements Place {
       monotonicMs: () => scheduler.nowMs * clockRate,
       sleep: (ms, signal) =>
         new Promise((resolve, reject) => {
+          if (this.#isForgotten) return
           if (signal?.aborted) return reject(signal.reason)
+          const awake = (): void => {
+            this.#asleep.delete(forget)
+            signal?.removeEventListener('abort', abort)
+          }
           const abort = (): void => {
             cancel()
+            awake()
             reject(signal?.reason)
           }
           const cancel = scheduler.after(ms / clockRate, {
             place: this,
             label: '',
             ring: () => {
-              signal?.removeEventListener('abort', abort)
+              awake()
               resolve()
             },
           })
+          const forget = (): void => {
+            awake()
+            reject(new Error('the schedule is over'))
+          }
+          this.#asleep.add(forget)
           signal?.addEventListener('abort', abort, { once: true })
         }),
     }
