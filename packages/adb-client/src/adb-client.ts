@@ -11,7 +11,10 @@ import {
   AdbCommand,
   type AdbCredentialStore,
   AdbDaemonTransport,
+  type AdbSyncEntry,
+  type AdbSyncStat,
   escapeArg,
+  LinuxFileType,
 } from '@yume-chan/adb'
 import { ReadableStream as AdbReadableStream, type MaybeConsumable } from '@yume-chan/stream-extra'
 import { type AdbKeyPair, signToken } from './adb-key.ts'
@@ -33,6 +36,25 @@ export interface ShellResult {
   readonly exitCode: number
 }
 
+/** A program that runs on a phone. What it writes must be read, or it waits. */
+export interface PhoneProcess {
+  readonly stdout: AsyncIterable<Uint8Array>
+  readonly stderr: AsyncIterable<Uint8Array>
+  /** Its exit code. @throws AdbError `closed` when the connection went first. */
+  readonly exited: Promise<number>
+  kill(): Promise<void>
+}
+
+/** A file of a phone. */
+export interface PhoneEntry {
+  readonly name: string
+  readonly kind: 'file' | 'folder' | 'link' | 'other'
+  readonly sizeBytes: number
+  /** Permission bits. */
+  readonly mode: number
+  readonly modifiedAt: Date
+}
+
 /** One authenticated connection to a phone. */
 export interface AdbSession extends AsyncDisposable {
   readonly adb: Adb
@@ -42,11 +64,17 @@ export interface AdbSession extends AsyncDisposable {
   shell(line: string): Promise<ShellResult>
   /** What a program writes, byte by byte. @throws AdbError `too_large` beyond `limitBytes` (default 64 MiB). */
   exec(argv: readonly string[], options?: { limitBytes?: number }): Promise<Buffer>
+  /** Starts a program with arguments; nothing in them is read by the phone's shell. Its standard input is at its end. */
+  spawn(argv: readonly string[]): Promise<PhoneProcess>
   getProp(name: string): Promise<string>
   /** The screen as a PNG. */
   screencap(): Promise<Buffer>
   push(source: Readable, path: string): Promise<void>
   pull(path: string): Readable
+  /** What is at a path, links followed; undefined for nothing. */
+  stat(path: string): Promise<PhoneEntry | undefined>
+  /** What lies in a folder, but `.` and `..`. A folder that may not be read looks empty, as `adb` shows it. */
+  list(path: string): Promise<readonly PhoneEntry[]>
   /** Streams an APK into the package manager. @throws AdbError `install_failed` with the phone's own words. */
   install(apk: Readable, sizeBytes: number): Promise<void>
   close(): Promise<void>
@@ -133,10 +161,25 @@ function whileConnected(adb: Adb): <T>(work: Promise<T>) => Promise<T> {
 
 function session(adb: Adb): AdbSession {
   const connected = whileConnected(adb)
-  const shell = async (line: string): Promise<ShellResult> => {
+  const shellService = () => {
     const service = adb.subprocess.shellProtocol
     if (service === undefined) throw new AdbError('command_failed', 'the phone does not speak shell_v2')
-    return connected(service.spawnWaitText(line))
+    return service
+  }
+  const shell = async (line: string): Promise<ShellResult> => connected(shellService().spawnWaitText(line))
+  const spawn = async (argv: readonly string[]): Promise<PhoneProcess> => {
+    const process = await connected(shellService().spawn(quote(argv)))
+    await process.stdin.close()
+    const { stdout, stderr } = process
+    const exited = connected(process.exited)
+    // Who kills it may not care how it ended.
+    exited.catch(() => undefined)
+    return {
+      stdout: toNode(stdout),
+      stderr: toNode(stderr),
+      exited,
+      kill: async () => await process.kill(),
+    }
   }
   const exec = async (argv: readonly string[], limitBytes: number): Promise<Buffer> => {
     const process = await adb.subprocess.noneProtocol.spawn(quote(argv))
@@ -157,10 +200,13 @@ function session(adb: Adb): AdbSession {
     run: (argv) => shell(quote(argv)),
     shell,
     exec: (argv, { limitBytes = 64 * 1024 * 1024 } = {}) => connected(exec(argv, limitBytes)),
+    spawn,
     getProp: (name) => connected(adb.getProp(name)),
     screencap: () => connected(exec(['screencap', '-p'], 64 * 1024 * 1024)),
     push: (source, path) => connected(push(adb, source, path)),
     pull: (path) => pull(adb, path),
+    stat: (path) => connected(stat(adb, path)),
+    list: (path) => connected(list(adb, path)),
     install: (apk, sizeBytes) => connected(install(adb, apk, sizeBytes)),
     close: () => adb.close(),
     [Symbol.asyncDispose]: () => adb.close(),
@@ -192,6 +238,49 @@ function pull(adb: Adb, path: string): Readable {
     })(),
     { objectMode: false, highWaterMark: 1024 * 1024 },
   )
+}
+
+const nothingThere: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'EACCES', 'ELOOP', 'ENAMETOOLONG'])
+
+async function stat(adb: Adb, path: string): Promise<PhoneEntry | undefined> {
+  const sync = await adb.sync()
+  try {
+    const found = await sync.stat(path)
+    return entryOf(path.split('/').at(-1) ?? '', found)
+  } catch (error) {
+    // The library's message is the name of what the phone answered.
+    if (error instanceof Error && nothingThere.has(error.message)) return undefined
+    throw error
+  } finally {
+    await sync.dispose()
+  }
+}
+
+async function list(adb: Adb, path: string): Promise<PhoneEntry[]> {
+  const sync = await adb.sync()
+  try {
+    const found = await sync.readdir(path)
+    return found
+      .filter(({ name }) => name !== '.' && name !== '..')
+      .map((entry) => entryOf(entry.name, entry))
+  } finally {
+    await sync.dispose()
+  }
+}
+
+function entryOf(name: string, of: AdbSyncEntry | AdbSyncStat): PhoneEntry {
+  const kinds: Readonly<Record<number, PhoneEntry['kind']>> = {
+    [LinuxFileType.Directory]: 'folder',
+    [LinuxFileType.File]: 'file',
+    [LinuxFileType.Link]: 'link',
+  }
+  return {
+    name,
+    kind: kinds[of.type] ?? 'other',
+    sizeBytes: Number(of.size),
+    mode: of.permission,
+    modifiedAt: new Date(Number(of.mtime) * 1000),
+  }
 }
 
 /** `cmd package install -S <size>` reads exactly so many bytes from its input and answers in one line. */

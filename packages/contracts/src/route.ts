@@ -19,12 +19,12 @@ export type Access =
   | { readonly kind: 'user'; readonly permission: Permission | 'self' }
   | { readonly kind: 'service' }
 
-/** How the answer looks: an item, a list with cursor, nothing, or bytes of a media type. */
+/** How the answer looks: an item, a list with cursor, nothing, or bytes of a media type; live ones come as things happen. */
 export type Answer =
   | { readonly kind: 'item'; readonly schema: z.ZodType; readonly status: 200 | 201 | 202 }
   | { readonly kind: 'list'; readonly schema: z.ZodType }
   | { readonly kind: 'none' }
-  | { readonly kind: 'bytes'; readonly mediaType: string }
+  | { readonly kind: 'bytes'; readonly mediaType: string; readonly isLive?: true }
 
 /** What a change is called in the audit log: the thing, and what was done to it. */
 export type AuditVerb = `${string}.${string}`
@@ -108,6 +108,8 @@ export const item = <S extends z.ZodType>(schema: S, status: 200 | 201 | 202 = 2
 export const list = <S extends z.ZodType>(schema: S) => ({ kind: 'list', schema }) as const
 export const none = { kind: 'none' } as const
 export const bytes = (mediaType: string) => ({ kind: 'bytes', mediaType }) as const
+/** Bytes that come as things happen: the head at once, and then perhaps nothing for long. */
+export const live = (mediaType: string) => ({ kind: 'bytes', mediaType, isLive: true }) as const
 
 /** The query of every list: how many, and from where on. */
 export const PageQuery = z.strictObject({

@@ -1,6 +1,7 @@
 import * as apps from './api/apps-api.ts'
 import * as audit from './api/audit-api.ts'
 import * as billing from './api/billing-api.ts'
+import * as deviceOperations from './api/device-operations-api.ts'
 import * as devices from './api/devices-api.ts'
 import * as identity from './api/identity-api.ts'
 import * as notifications from './api/notifications-api.ts'
@@ -25,6 +26,7 @@ export const routes: readonly Route[] = [
   tenants,
   quota,
   devices,
+  deviceOperations,
   apps,
   scheduler,
   billing,

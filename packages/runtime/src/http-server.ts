@@ -207,7 +207,9 @@ function addRoute(app: FastifyInstance, binding: Binding, options: RouteOptions)
           route.method !== 'POST' ||
           key === undefined ||
           options.idempotency === undefined ||
-          route.upload !== undefined
+          route.upload !== undefined ||
+          // Bytes are not kept: who asks again has it done again.
+          route.answer.kind === 'bytes'
         ) {
           return answer(reply, route, await inTime(request, () => handle(randomUUID())))
         }
@@ -256,6 +258,8 @@ function answer(reply: FastifyReply, route: Route, result: unknown): FastifyRepl
     case 'bytes': {
       const { body, sizeBytes, headers, mediaType = route.answer.mediaType } = result as ByteAnswer
       if (sizeBytes !== undefined) reply.header('content-length', String(sizeBytes))
+      // Fastify has set the headers when it begins to pipe; Node would keep them until the first bytes come.
+      if (route.answer.isLive) reply.raw.once('pipe', () => reply.raw.flushHeaders())
       return reply
         .headers(headers ?? {})
         .type(mediaType)

@@ -1,5 +1,7 @@
+import { EventEmitter, once } from 'node:events'
 import type { Caller } from '@cloudphone/contracts/access'
-import { Jwks, ListRevocations } from '@cloudphone/contracts/api/users-api'
+import { Jwks, ListRevocations, type Revocation } from '@cloudphone/contracts/api/users-api'
+import type { UserId } from '@cloudphone/contracts/id'
 import type { ServiceName } from '@cloudphone/contracts/services'
 import { systemClock } from '@cloudphone/observe/clock'
 import { silentLog } from '@cloudphone/observe/log'
@@ -14,6 +16,8 @@ import { openTokenMint } from './token-mint.ts'
 export interface Neighbours {
   neighbour(service: ServiceName, bindings: readonly Binding[]): Promise<void>
   tokenFor(caller: Caller, lifeSeconds?: number): string
+  /** Ends all tokens of a user that there are. */
+  revoke(userId: UserId): void
   /** The real users service comes: nobody else vouches for tokens any more. */
   leaveAccounts(): Promise<void>
 }
@@ -27,10 +31,18 @@ export async function openNeighbours(town: {
   const { now } = systemClock
   const mint = openTokenMint()
   const keys = bind(Jwks, async () => mint.jwks)
-  // Nothing is ever revoked here: a question that waits is answered when its time is up or the asker goes.
-  const feed = bind(ListRevocations, async ({ query: { wait }, signal }) => {
-    await systemClock.sleep(wait * 1000, signal).catch(() => undefined)
-    return { cursor: '0', revocations: [] }
+  const revocations: Revocation[] = []
+  const revoked = new EventEmitter()
+  // A question that waits is answered when something is revoked, its time is up or the asker goes.
+  const feed = bind(ListRevocations, async ({ query: { wait, after }, signal }) => {
+    const known = after === undefined ? revocations.length : Number(after)
+    if (revocations.length === known) {
+      await Promise.race([
+        systemClock.sleep(wait * 1000, signal).catch(() => undefined),
+        once(revoked, 'one', { signal }).catch(() => undefined),
+      ])
+    }
+    return { cursor: String(revocations.length), revocations: revocations.slice(known) }
   })
 
   const raise = async (service: ServiceName, bindings: readonly Binding[]): Promise<string> => {
@@ -59,6 +71,10 @@ export async function openNeighbours(town: {
     tokenFor: (caller, lifeSeconds) => {
       if (!isVouching) throw new Error('this town runs the real users service: sign in there')
       return mint.tokenFor(caller, lifeSeconds)
+    },
+    revoke: (userId) => {
+      revocations.push({ kind: 'user', id: userId, epoch: 1 })
+      revoked.emit('one')
     },
     leaveAccounts: async () => {
       isVouching = false

@@ -15,7 +15,7 @@ import {
   type PayloadOf,
   schemaName,
 } from '@cloudphone/contracts/event'
-import { systemIds } from '@cloudphone/contracts/id'
+import { systemIds, type UserId } from '@cloudphone/contracts/id'
 import { type CallInput, pathOf, readAnswer } from '@cloudphone/contracts/request'
 import type { ResultOf, Route } from '@cloudphone/contracts/route'
 import type { ServiceName } from '@cloudphone/contracts/services'
@@ -60,6 +60,8 @@ export interface Town extends AsyncDisposable {
   neighbour(service: ServiceName, bindings: readonly Binding[]): Promise<void>
   /** An access token that services accept while the town does not run the real users service. */
   tokenFor(caller: Caller, lifeSeconds?: number): string
+  /** Ends all tokens that `tokenFor` has made for a user. */
+  revoke(userId: UserId): void
   ask(at: RunningService, as: Caller, question: Omit<Question, 'token'>): Promise<Answer>
   /** @throws ProblemError as the service answered it. */
   call<R extends Route>(route: R, input: CallAs<R>): Promise<ResultOf<R>>
@@ -110,14 +112,14 @@ async function settle(options: TownOptions, log: Logger, closing: ClosingStack):
   const serviceTokens = openServiceTokens({ secret: platform.serviceSecret, now: systemClock.now })
   const neighbours = await openNeighbours({ registry, serviceTokens, closing })
   const residents = openResidents(platform)
-  const { neighbour, tokenFor } = neighbours
+  const { neighbour, tokenFor, revoke } = neighbours
   let closed: Promise<void> | undefined
   const close = () => {
     closed ??= residents.close().finally(() => closing.close())
     return closed
   }
   return {
-    ...{ platform, serviceTokens, blobFolder, closing, neighbour, tokenFor },
+    ...{ platform, serviceTokens, blobFolder, closing, neighbour, tokenFor, revoke },
     start: async (service) => {
       if (service.name === 'users') await neighbours.leaveAccounts()
       return await residents.start(service)

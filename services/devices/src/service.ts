@@ -12,13 +12,16 @@ import { DeviceService } from './domain/device-service.ts'
 import { HolderService } from './domain/holder-service.ts'
 import { judgeInvariants } from './domain/invariants.ts'
 import { LifecycleService } from './domain/lifecycle-service.ts'
+import { PhoneOperations } from './domain/phone-operations.ts'
+import { PhoneStreams } from './domain/phone-streams.ts'
 import { Quota } from './domain/quota.ts'
 import { QuotaCache } from './domain/quota-cache.ts'
-import { takeScreenshot } from './domain/screenshot.ts'
 import { resumeAfterShutdown, stopForShutdown } from './domain/shutdown.ts'
+import { Visits } from './domain/visits.ts'
 import { adbKeyRoutes } from './http/adb-key.routes.ts'
 import { deviceRoutes } from './http/device.routes.ts'
 import { internalRoutes } from './http/internal.routes.ts'
+import { operationRoutes } from './http/operation.routes.ts'
 import { quotaRoutes } from './http/quota.routes.ts'
 import { beginLoops, type DevicesLoops } from './loops/devices-loop.ts'
 import { openProviders } from './providers/open-providers.ts'
@@ -77,14 +80,17 @@ export const devices = defineService<typeof DevicesSettings, DevicesSchema>({
     }
     const sagas = context.openSagas(Object.values(definitions))
     const parts = { sagas, definitions, quota, keys, leases }
+    const visits = closing.add('visits', new Visits(deps, context.revocations))
+    const operations = new PhoneOperations(deps, keys)
 
     return {
       routes: [
         ...deviceRoutes({
           devices: new DeviceService(deps, parts),
           lifecycle: new LifecycleService(deps, sagas, definitions),
-          screenshot: (asked) => takeScreenshot(deps, keys, asked),
+          operations,
         }),
+        ...operationRoutes(operations, new PhoneStreams(deps, keys, visits)),
         ...quotaRoutes(cache),
         ...adbKeyRoutes(new AdbKeyService(deps, soon('keys'))),
         ...internalRoutes({

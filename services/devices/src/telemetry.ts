@@ -79,6 +79,7 @@ export function openTelemetry(log: Logger, metrics: Metrics) {
       installs.inc({ outcome: 'failed' })
       log.warn({ event: 'app.install_failed', installationId, reason })
     },
+    visitsUnseen: (error: unknown) => log.warn({ event: 'visits.look_failed', err: error }),
     watchFailed: (error: unknown) => log.error({ event: 'provider.watch_failed', err: error }),
   }
 }

@@ -71,6 +71,7 @@ export class Scheduler {
   readonly #worldFaults: SchedulerOptions['worldFaults']
   #queue: Queued[] = []
   #timers = new Set<Timer>()
+  #isOver = false
 
   constructor(options: SchedulerOptions) {
     this.#options = options
@@ -80,7 +81,7 @@ export class Scheduler {
   }
 
   add(task: Task): void {
-    this.#queue.push({ ...task, notBeforeMs: 0 })
+    if (!this.#isOver) this.#queue.push({ ...task, notBeforeMs: 0 })
   }
 
   /** Rings after `ms` (time goes in whole ones), in its place: a process that is frozen hears it when it thaws, a dead one never. Answers how to cancel it. */
@@ -100,7 +101,13 @@ export class Scheduler {
   }
 
   trace(line: string): void {
-    this.#options.trace?.(`${this.nowMs.toFixed(0).padStart(8)} ms  ${line}`)
+    if (!this.#isOver) this.#options.trace?.(`${this.nowMs.toFixed(0).padStart(8)} ms  ${line}`)
+  }
+
+  /** Nothing that comes from now on happens any more. */
+  end(): void {
+    this.#isOver = true
+    this.#queue = []
   }
 
   /** Goes on until `isOver`; answers false when that took more than `maxSteps` or nothing was left to do. */

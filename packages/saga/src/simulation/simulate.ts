@@ -116,13 +116,11 @@ class World {
     const hasEnded = await this.#scheduler.run(() => this.#isOver(), MAX_STEPS)
     if (!hasEnded) this.#auditor.violated(`not at rest after ${this.#scheduler.steps} steps`)
     this.#auditor.ended(this.#outside.things)
-    // What wakes up now must not change what was found.
-    const violations = [...this.#auditor.violations]
-    const faults = new Map(this.#faults)
+    this.#scheduler.end()
     for (const process of this.#names.values()) process.forget()
     return {
-      violations,
-      faults,
+      violations: this.#auditor.violations,
+      faults: this.#faults,
       states: this.#auditor.states,
       steps: this.#scheduler.steps,
     }

@@ -18,6 +18,10 @@ export async function findDevice(db: Reader, id: DeviceId): Promise<DeviceRow | 
   return await db.selectFrom('devices').selectAll().where('id', '=', id).executeTakeFirst()
 }
 
+export async function findDevices(db: Reader, ids: readonly DeviceId[]): Promise<DeviceRow[]> {
+  return await db.selectFrom('devices').selectAll().where('id', 'in', ids).execute()
+}
+
 export async function findTombstone(db: Reader, id: DeviceId): Promise<TombstoneRow | undefined> {
   return await db.selectFrom('device_tombstones').selectAll().where('id', '=', id).executeTakeFirst()
 }

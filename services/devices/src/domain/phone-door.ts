@@ -11,21 +11,24 @@ export interface PhoneVisit {
   readonly signal: AbortSignal
 }
 
-/**
- * Runs `work` on an adb session to a running device, opened with the platform's own key, for as long as the phone is there
- * and the signal has not fired: what was asked of a phone that died in between is never answered.
- * @throws `device_not_running`, AdbError, the signal's reason, or what `work` throws.
- */
-export async function visitPhone<T>(
-  { device, keys, signal }: PhoneVisit,
-  work: (phone: AdbSession) => Promise<T>,
-): Promise<T> {
+/** Opens an adb session to a running device with the platform's own key. @throws `device_not_running`, AdbError. */
+export async function openPhone({ device, keys, signal }: PhoneVisit): Promise<AdbSession> {
   const { adb_host: host, adb_port: port, status } = device
   if (status !== 'RUNNING' || host === null || port === null) {
     throw problems.device_not_running({ deviceId: device.id, deviceStatus: status })
   }
   const own = [await keys.platformKey()]
-  const phone = await connectAdb({ host, port, keys: own, timeoutMs: CONNECT_TIMEOUT_MS, signal })
+  return await connectAdb({ host, port, keys: own, timeoutMs: CONNECT_TIMEOUT_MS, signal })
+}
+
+/**
+ * Runs `work` on an adb session to a running device, opened with the platform's own key, for as long as the phone is there
+ * and the signal has not fired: what was asked of a phone that died in between is never answered.
+ * @throws `device_not_running`, AdbError, the signal's reason, or what `work` throws.
+ */
+export async function visitPhone<T>(visit: PhoneVisit, work: (phone: AdbSession) => Promise<T>): Promise<T> {
+  const { signal } = visit
+  const phone = await openPhone(visit)
   const ended = Promise.withResolvers<never>()
   const abort = (): void => ended.reject(signal.reason)
   const lost = (): void => ended.reject(new AdbError('closed', 'the phone has hung up'))

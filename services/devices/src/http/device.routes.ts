@@ -3,20 +3,17 @@ import { decodeOrdinalCursor, pageOf } from '@cloudphone/runtime/cursor'
 import { type Binding, bind } from '@cloudphone/runtime/http-server'
 import type { DeviceService } from '../domain/device-service.ts'
 import type { LifecycleService } from '../domain/lifecycle-service.ts'
+import type { PhoneOperations } from '../domain/phone-operations.ts'
 import { deviceView } from './device.view.ts'
 
 export interface DeviceDoors {
   readonly devices: DeviceService
   readonly lifecycle: LifecycleService
-  screenshot(asked: {
-    caller: Parameters<DeviceService['get']>[0]
-    deviceId: Parameters<DeviceService['get']>[1]
-    signal: AbortSignal
-  }): Promise<Buffer>
+  readonly operations: Pick<PhoneOperations, 'screenshot'>
 }
 
 /** The routes about devices that users call. */
-export function deviceRoutes({ devices, lifecycle, screenshot }: DeviceDoors): readonly Binding[] {
+export function deviceRoutes({ devices, lifecycle, operations }: DeviceDoors): readonly Binding[] {
   return [
     bind(api.CreateDevice, async ({ caller, body, requestKey }) =>
       accepted(await devices.create(caller, body, requestKey)),
@@ -39,7 +36,7 @@ export function deviceRoutes({ devices, lifecycle, screenshot }: DeviceDoors): r
       accepted(await lifecycle.remove({ caller, deviceId: params.deviceId, requestKey })),
     ),
     bind(api.Screenshot, async ({ caller, params, signal }) => {
-      const body = await screenshot({ caller, deviceId: params.deviceId, signal })
+      const body = await operations.screenshot({ caller, deviceId: params.deviceId, signal })
       return { body, sizeBytes: body.length, headers: { 'cache-control': 'no-store' } }
     }),
   ]

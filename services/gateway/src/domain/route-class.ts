@@ -6,6 +6,8 @@ export interface RouteClass {
   readonly deadlineMs: number | undefined
   /** Of the body. */
   readonly limitBytes: number
+  /** The answer comes as things happen: its silence says nothing about the service. */
+  readonly isLive: boolean
 }
 
 const plainDeadlineMs = 30_000
@@ -18,8 +20,12 @@ const uploadLimitBytes = 2 * 1024 ** 3 + 4 * 1024 * 1024
 
 /** The class of a route, by its contract. */
 export function classOf({ upload, answer }: Pick<Route, 'upload' | 'answer'>): RouteClass {
-  if (upload !== undefined) return { deadlineMs: undefined, limitBytes: uploadLimitBytes }
-  return { deadlineMs: answer.kind === 'bytes' ? undefined : plainDeadlineMs, limitBytes: jsonLimitBytes }
+  if (upload !== undefined) return { deadlineMs: undefined, limitBytes: uploadLimitBytes, isLive: false }
+  return {
+    deadlineMs: answer.kind === 'bytes' ? undefined : plainDeadlineMs,
+    limitBytes: jsonLimitBytes,
+    isLive: answer.kind === 'bytes' && answer.isLive === true,
+  }
 }
 
 /**

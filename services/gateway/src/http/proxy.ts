@@ -142,6 +142,7 @@ class Answer implements Receiver {
         // The caller's trace goes on; without one a new one begins here.
         traceparent: traceparentOf(request),
         isTraced: request.span?.isRecording === true,
+        isLive: routeClass.isLive,
         deadlineMs: deadlineOf(routeClass, {
           query: request.query,
           givenMs: readDeadline(headers[deadlineHeader]),
@@ -159,6 +160,7 @@ class Answer implements Receiver {
     // From here on the answer is ours: Fastify would put a stream between, and look at each answer again.
     this.#reply.hijack()
     raw.writeHead(status, own)
+    if (this.#target.class.isLive) raw.flushHeaders()
     const length = headers['content-length']
     if (length !== undefined) this.#missingBytes = Number(length)
   }

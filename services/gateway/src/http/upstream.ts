@@ -29,6 +29,8 @@ export interface ForwardedRequest {
   readonly body: PassingBody | undefined
   /** From now to the head of the answer; undefined where a body may take its time, which is bounded by its pace. */
   readonly deadlineMs: number | undefined
+  /** The answer comes as things happen, and may be silent for any time. */
+  readonly isLive: boolean
 }
 
 /** A request on its way. */
@@ -162,6 +164,7 @@ class Journey implements Passage, Sender {
     agent.dispatch(
       {
         ...{ origin: address, method, path, headersTimeout },
+        ...(this.request.isLive && { bodyTimeout: 0 }),
         ...{
           headers: failure === undefined ? this.#headers : [...this.#headers],
           body: body?.open() ?? null,
