@@ -114,6 +114,18 @@ const lifecycle = async (verb: string, before: string): Promise<Deed> => {
   })
 }
 
+const onPhone = async (method: string, path: string, body: object = {}): Promise<Deed> => {
+  const answer = await ask(alice.client, method, `/api/devices/${phoneId}/${path}`, { body })
+  return byAlice(answer, { target: phoneId, before: null, after: { ...body, allocationId: null } })
+}
+
+const onApp = async (method: string, verb: string): Promise<Deed> => {
+  const { body } = await ask(alice.client, "GET", `/api/apps/${appId}`)
+  const { packageName } = body.data
+  const deed = await onPhone(method, `packages/${packageName}${verb}`)
+  return { ...deed, after: { packageName, allocationId: null } }
+}
+
 const sagaWhere = (is: (saga: SagaView) => boolean): Promise<SagaView> =>
   until(`${stuckId} to come so far`, async () => {
     const saga = await admin.call(GetSaga, { params: { sagaId: stuckId } })
@@ -254,6 +266,24 @@ const deeds: Record<string, () => Promise<Deed>> = {
     })
     return byAlice(answer, { target: id, before: null, after: expect.objectContaining({ appId, ...body }) })
   },
+  runShell: () => onPhone('POST', 'shell', { argv: ['id'] }),
+  sendInput: async () => {
+    const input = { kind: 'text', text: 'a secret' }
+    const deed = await onPhone('POST', 'input', { input })
+    return { ...deed, after: { kind: 'text', characters: 8, allocationId: null } }
+  },
+  pushFile: async () => {
+    const form = new FormData()
+    form.append('file', new Blob(['a text']), 'a name')
+    const path = '/sdcard/a.txt'
+    const answer = await ask(alice.client, 'PUT', `/api/devices/${phoneId}/files/content?path=${path}`, {
+      raw: form,
+    })
+    return byAlice(answer, { target: phoneId, before: null, after: { path, allocationId: null } })
+  },
+  startPhoneApp: () => onApp('POST', '/start'),
+  stopPhoneApp: () => onApp('POST', '/stop'),
+  removePhoneApp: () => onApp('DELETE', ''),
   readNotification: async () => {
     const notice = await until('a notice', async () => (await alice.client.call(ListNotifications)).items[0])
     const answer = await ask(alice.client, 'POST', `/api/notifications/${notice.id}/read`)

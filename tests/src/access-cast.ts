@@ -43,7 +43,8 @@ export async function cast(platform: TestPlatform, founder: Client, role: Role):
   )
   await ended(client, given.sagaId)
   const icons = { 160: { path: 'res/icon.png', data: dot } }
-  const apk = await buildApk({ packageName: `dev.example.a${randomUUID().replaceAll('-', '')}`, icons })
+  const packageName = `dev.example.a${randomUUID().replaceAll('-', '')}`
+  const apk = await buildApk({ packageName, icons })
   const file = { name: 'a.apk', content: new Blob([Uint8Array.from(apk)]) }
   const app = await client.upload(apps.UploadApp, file)
   const [invitation, installation, apiKey, adbKey, session, notice] = await Promise.all([
@@ -73,7 +74,7 @@ export async function cast(platform: TestPlatform, founder: Client, role: Role):
       ...{ userId: user.id, deviceId: phone.id, appId: app.id, installationId: installation.installationId },
       ...{ allocationId: given.allocation.id, apiKeyId: apiKey.id, adbKeyId: adbKey.id, sessionId: session },
       ...{ notificationId: notice.id, sagaId: String(saga?.saga_id), tenantId: user.tenantId },
-      invitationId: invitation.id,
+      ...{ packageName, invitationId: invitation.id },
     },
   }
 }
