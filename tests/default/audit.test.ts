@@ -120,7 +120,7 @@ const onPhone = async (method: string, path: string, body: object = {}): Promise
 }
 
 const onApp = async (method: string, verb: string): Promise<Deed> => {
-  const { body } = await ask(alice.client, "GET", `/api/apps/${appId}`)
+  const { body } = await ask(alice.client, 'GET', `/api/apps/${appId}`)
   const { packageName } = body.data
   const deed = await onPhone(method, `packages/${packageName}${verb}`)
   return { ...deed, after: { packageName, allocationId: null } }

@@ -17,6 +17,7 @@ import { PhoneStreams } from './domain/phone-streams.ts'
 import { Quota } from './domain/quota.ts'
 import { QuotaCache } from './domain/quota-cache.ts'
 import { resumeAfterShutdown, stopForShutdown } from './domain/shutdown.ts'
+import { TunnelService } from './domain/tunnel-service.ts'
 import { Visits } from './domain/visits.ts'
 import { adbKeyRoutes } from './http/adb-key.routes.ts'
 import { deviceRoutes } from './http/device.routes.ts'
@@ -31,6 +32,7 @@ import { deviceDeletion } from './sagas/device-deletion.saga.ts'
 import { deviceReset } from './sagas/device-reset.saga.ts'
 import { deviceStart } from './sagas/device-start.saga.ts'
 import { deviceStop } from './sagas/device-stop.saga.ts'
+import { serveTunnels } from './sockets/adb-tunnels.ts'
 import { openTelemetry, showQuota } from './telemetry.ts'
 
 /** A reservation outlives the longest creation by five minutes (decision 15). */
@@ -98,6 +100,8 @@ export const devices = defineService<typeof DevicesSettings, DevicesSchema>({
           stopForShutdown: () => stopForShutdown(deps),
         }),
       ],
+      extend: async (app) =>
+        serveTunnels(app, { tokens: context.tokens, tunnels: new TunnelService(deps, visits) }),
       handlers: [...appEvents(parts), ...userEvents(cache)],
       invariants: () => judgeInvariants(deps),
       onReady: async () => {

@@ -79,14 +79,15 @@ export const gateway = defineStatelessService({
           ...{ isTrustedProxy, telemetry },
         })
         guardBrowsers(app, { origins: settings.GATEWAY_CORS_ORIGINS, headers })
-        guardDoor(app, { tokens, apiKeys, limiter, telemetry })
+        const door = { tokens, apiKeys, limiter, telemetry }
+        guardDoor(app, door)
         await servePages(app, openApiOf(publicRoutes, { version: apiVersion }))
         await proxyRoutes(app, {
           ...{ upstream, bodies, telemetry, serviceTokens, browserHeaders: headers },
           scheme: isBehindTls ? 'https' : 'http',
         })
         proxySockets(app, {
-          ...{ upstream, limiter, telemetry },
+          ...{ upstream, door, telemetry },
           addressOf: ({ socket, headers }) =>
             clientAddress(
               socket.remoteAddress ?? '',

@@ -1,8 +1,8 @@
 import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
 import type { HttpLimits } from '@cloudphone/runtime/http-server'
-import { type ProblemError, renderProblem } from '@cloudphone/runtime/problem'
+import type { ProblemError } from '@cloudphone/runtime/problem'
+import { writeProblem } from '@cloudphone/runtime/socket-problem'
 import type { FastifyInstance } from 'fastify'
 import { limitKeyOf } from '../domain/rate-limit.ts'
 import { problems } from '../errors.ts'
@@ -103,19 +103,4 @@ function problemOf(error: NodeJS.ErrnoException & { rawPacket?: Buffer; reason?:
   }
   if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') return problems.request_too_slow({ limitMs: headMs })
   return problems.malformed_request({ reason: error.reason ?? error.code ?? 'unknown' })
-}
-
-/** Answers where there is no request: on the bare connection, which ends with it. */
-export function writeProblem(socket: Duplex, problem: ProblemError): void {
-  const { status, document } = renderProblem(problem, 'none')
-  const body = JSON.stringify(document)
-  const head = [
-    `HTTP/1.1 ${status} ${document.title}`,
-    'content-type: application/problem+json',
-    `content-length: ${Buffer.byteLength(body)}`,
-    'connection: close',
-    'cache-control: no-store',
-  ]
-  socket.on('error', () => socket.destroy())
-  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy())
 }

@@ -1,13 +1,15 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Verdict } from '@cloudphone/cache/window'
 import type { Route } from '@cloudphone/contracts/route'
 import { publicRoutes } from '@cloudphone/contracts/routes'
 import { common, ProblemError } from '@cloudphone/runtime/problem'
 import type { TokenVerifier } from '@cloudphone/runtime/tokens'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply } from 'fastify'
 import type { ApiKeyExchange } from '../domain/api-key-exchange.ts'
 import { type LimitClass, limitClassOf, limitKeyOf, type RateLimiter } from '../domain/rate-limit.ts'
 import type { GatewayTelemetry } from '../telemetry.ts'
 
-interface DoorOptions {
+export interface DoorOptions {
   readonly tokens: TokenVerifier
   readonly apiKeys: ApiKeyExchange
   readonly limiter: RateLimiter
@@ -31,12 +33,27 @@ export function guardDoor(app: FastifyInstance, options: DoorOptions): void {
     if (template !== undefined && unlimited.test(template)) return
     const method: Route['method'] | string = request.method === 'HEAD' ? 'GET' : request.method
     const limitClass = limitClassOf(method, template ?? '')
-    const take = (key: string) => takeOne({ key, limitClass }, reply, options)
+    const take = (key: string) =>
+      takeOne({ key, limitClass }, options, (verdict) => tellLimits(reply, verdict, options.limiter))
     const identity = await identify(request, take, options)
     if (identity.counted === undefined) await take(`user:${identity.userId}`)
     if (!protectedRoutes.has(`${method} ${template ?? ''}`)) return
     if (identity.refusal !== undefined) throw identity.refusal
   })
+}
+
+/**
+ * The same for a WebSocket: counted as reading, with an API key turned into an access token in its headers.
+ * @throws ProblemError for whoever may not come in.
+ */
+export async function admitSocket(
+  caller: { headers: IncomingHttpHeaders; ip: string },
+  options: DoorOptions,
+): Promise<void> {
+  const take = (key: string) => takeOne({ key, limitClass: 'read' }, options)
+  const identity = await identify(caller, take, options)
+  if (identity.counted === undefined) await take(`user:${identity.userId}`)
+  if (identity.refusal !== undefined) throw identity.refusal
 }
 
 type Identity =
@@ -45,7 +62,7 @@ type Identity =
   | { readonly counted: 'by address'; readonly refusal: ProblemError }
 
 async function identify(
-  request: FastifyRequest,
+  request: { readonly headers: IncomingHttpHeaders; readonly ip: string },
   take: (key: string) => Promise<void>,
   options: DoorOptions,
 ): Promise<Identity> {
@@ -73,26 +90,23 @@ async function identify(
   }
 }
 
-function credentialOf({ headers }: FastifyRequest): string | undefined {
+function credentialOf({ headers }: { readonly headers: IncomingHttpHeaders }): string | undefined {
   const key = headers['x-api-key']
   if (typeof key === 'string' && key.startsWith('cpk_') && key.length <= 200) return key
   return /^Bearer (\S{1,8192})$/i.exec(headers.authorization ?? '')?.[1]
 }
 
-/** Counts a request. @throws ProblemError `rate_limited` with Retry-After. */
+/** Counts a request, and tells how it stands. @throws ProblemError `rate_limited` with Retry-After. */
 async function takeOne(
   { key, limitClass }: { key: string; limitClass: LimitClass },
-  reply: Pick<FastifyReply, 'header'>,
   { limiter, telemetry }: Pick<DoorOptions, 'limiter' | 'telemetry'>,
+  tell?: (verdict: Verdict) => void,
 ): Promise<void> {
   const taken = limiter.take(key, limitClass)
   // In this process it is known at once: nobody waits for a turn of the loop.
   const verdict = taken instanceof Promise ? await taken : taken
   if (verdict === undefined) return
-  reply.header('ratelimit-policy', limiter.policy)
-  reply.header('ratelimit-limit', String(verdict.limit))
-  reply.header('ratelimit-remaining', String(verdict.remaining))
-  reply.header('ratelimit-reset', String(verdict.resetSeconds))
+  tell?.(verdict)
   if (verdict.allowed) return
   telemetry.limited({ kind: key.startsWith('user:') ? 'user' : 'address' })
   throw new ProblemError({
@@ -102,4 +116,11 @@ async function takeOne(
     members: { retryAfterSeconds: verdict.resetSeconds },
     retryAfterSeconds: verdict.resetSeconds,
   })
+}
+
+function tellLimits(reply: Pick<FastifyReply, 'header'>, verdict: Verdict, { policy }: RateLimiter): void {
+  reply.header('ratelimit-policy', policy)
+  reply.header('ratelimit-limit', String(verdict.limit))
+  reply.header('ratelimit-remaining', String(verdict.remaining))
+  reply.header('ratelimit-reset', String(verdict.resetSeconds))
 }

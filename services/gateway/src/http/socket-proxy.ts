@@ -1,32 +1,39 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { common } from '@cloudphone/runtime/problem'
+import type { ServiceName } from '@cloudphone/contracts/services'
+import { AdbTunnel, tunnelTarget } from '@cloudphone/contracts/sockets'
+import { common, ProblemError } from '@cloudphone/runtime/problem'
+import { writeProblem } from '@cloudphone/runtime/socket-problem'
 import type { FastifyInstance } from 'fastify'
 import { endToEnd } from '../domain/forwarding.ts'
-import { limitKeyOf, type RateLimiter } from '../domain/rate-limit.ts'
+import { limitKeyOf } from '../domain/rate-limit.ts'
 import { problems } from '../errors.ts'
 import type { GatewayTelemetry } from '../telemetry.ts'
-import { writeProblem } from './bounds.ts'
+import { admitSocket, type DoorOptions } from './door.ts'
 import type { Upstream } from './upstream.ts'
 
 interface SocketProxyOptions {
   readonly upstream: Upstream
-  readonly limiter: RateLimiter
+  readonly door: DoorOptions
   readonly telemetry: GatewayTelemetry
   /** The caller's, whatever stands in front. */
   readonly addressOf: (request: IncomingMessage) => string
 }
 
 /**
- * Hands WebSockets of Socket.IO through to the notifications service, byte by byte: the token is checked there, when the
- * first packet brings it. Long polling is refused, since its requests would need to meet the same instance (decision 30).
+ * Hands WebSockets through, byte by byte: those of Socket.IO to the notifications service, which reads the token in the
+ * first packet, and adb tunnels to the devices service, once their caller is known here as for any request. Long polling is
+ * refused, since its requests would need to meet the same instance (decision 30).
  */
 export function proxySockets(app: FastifyInstance, options: SocketProxyOptions): void {
   const open = new Set<Duplex>()
   app.server.on('upgrade', (request: IncomingMessage, caller: Duplex, head: Buffer) => {
     caller.on('error', () => caller.destroy())
-    void handOver(request, caller, head, { ...options, open }).catch(() =>
-      writeProblem(caller, common.service_unavailable({ service: 'notifications' })),
+    void handOver(request, caller, head, { ...options, open }).catch((error: unknown) =>
+      writeProblem(
+        caller,
+        error instanceof ProblemError ? error : common.service_unavailable({ service: 'gateway' }),
+      ),
     )
   })
   // Upgraded connections are no longer the HTTP server's: its close would wait for them for ever.
@@ -42,45 +49,56 @@ async function handOver(
   request: IncomingMessage,
   caller: Duplex,
   head: Buffer,
-  { upstream, limiter, telemetry, addressOf, open }: SocketProxyOptions & { open: Set<Duplex> },
+  { upstream, door, telemetry, addressOf, open }: SocketProxyOptions & { open: Set<Duplex> },
 ): Promise<void> {
-  const url = URL.parse(request.url ?? '/', 'http://gateway')
-  if (url?.pathname !== '/socket.io/' || url.searchParams.get('transport') !== 'websocket') {
-    return writeProblem(caller, common.not_found({ method: 'WebSocket', path: url?.pathname ?? request.url }))
-  }
   const address = addressOf(request)
-  const verdict = await limiter.take(limitKeyOf(address), 'read')
-  if (verdict?.allowed === false) {
-    return writeProblem(caller, common.rate_limited({ retryAfterSeconds: verdict.resetSeconds }))
-  }
-  const line = await upstream.open('notifications').catch(() => undefined)
-  if (line === undefined)
-    return writeProblem(caller, common.service_unavailable({ service: 'notifications' }))
-  const { socket: service, release } = line
+  const { service, path } = await admit(request, address, door)
+  const { socket, release } = await upstream.open(service)
   // Gone while the line was opened: its close has been told already.
   if (caller.destroyed) {
-    service.destroy()
+    socket.destroy()
     return release()
   }
-  open.add(caller).add(service)
+  open.add(caller).add(socket)
   telemetry.socketOpened()
   const end = (): void => {
     caller.destroy()
-    service.destroy()
+    socket.destroy()
     if (!open.delete(caller)) return
-    open.delete(service)
+    open.delete(socket)
     release()
     telemetry.socketClosed()
   }
-  for (const socket of [caller, service]) socket.on('error', end).on('close', end)
-  service.write(handshake(request, url, address))
-  service.write(head)
-  service.pipe(caller)
-  caller.pipe(service)
+  for (const one of [caller, socket]) one.on('error', end).on('close', end)
+  socket.write(handshake(request, path, address))
+  socket.write(head)
+  socket.pipe(caller)
+  caller.pipe(socket)
+}
+
+/** Who serves a WebSocket, and under which path, once its caller may come in. @throws ProblemError for all others. */
+async function admit(
+  request: IncomingMessage,
+  address: string,
+  door: DoorOptions,
+): Promise<{ service: ServiceName; path: string }> {
+  const url = URL.parse(request.url ?? '/', 'http://gateway')
+  const path = url?.pathname ?? request.url ?? ''
+  if (path === '/socket.io/' && url?.searchParams.get('transport') === 'websocket') {
+    const verdict = await door.limiter.take(limitKeyOf(address), 'read')
+    if (verdict?.allowed === false) {
+      throw common.rate_limited({ retryAfterSeconds: verdict.resetSeconds })
+    }
+    return { service: 'notifications', path: path + url.search }
+  }
+  const deviceId = tunnelTarget(path)
+  if (deviceId === undefined) throw common.not_found({ method: 'WebSocket', path })
+  await admitSocket({ headers: request.headers, ip: address }, door)
+  return { service: AdbTunnel.service, path: AdbTunnel.pathFor(deviceId) }
 }
 
 /** The request as the service gets it. Made anew from parsed headers, so that no line of it is the caller's own. */
-function handshake({ headers }: IncomingMessage, url: URL, address: string): string {
+function handshake({ headers }: IncomingMessage, path: string, address: string): string {
   const kept = Object.entries(endToEnd(headers)).filter(([name]) => !/^(x-forwarded-|forwarded$)/.test(name))
   const lines = [
     ...kept.flatMap(([name, value]) => [value].flat().map((one) => `${name}: ${one}`)),
@@ -88,5 +106,5 @@ function handshake({ headers }: IncomingMessage, url: URL, address: string): str
     'upgrade: websocket',
     `x-forwarded-for: ${address}`,
   ]
-  return `GET /socket.io/${url.search} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`
+  return `GET ${path} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`
 }
