@@ -509,17 +509,25 @@ describe('the log of all services', () => {
     expect(await each({ to, limit: 7 })).toEqual(all)
   })
 
+  const usesOfPhone = [
+    ...['device.app_remove', 'device.app_stop', 'device.app_start'],
+    ...['device.push', 'device.input', 'device.shell'],
+  ]
+
   test('is searched by who, what, which thing, outcome and time', async () => {
     const hers = await each({ actor: alice.user.id, verb: 'device.' })
     expect(new Set(hers.map(({ verb }) => verb))).toEqual(
-      new Set(['device.create', 'device.start', 'device.stop', 'device.reset', 'device.delete']),
+      new Set([
+        ...['device.create', 'device.start', 'device.stop', 'device.reset', 'device.delete'],
+        ...usesOfPhone,
+      ]),
     )
     expect(hers.every(({ actor }) => actor === alice.user.id)).toBe(true)
     const ofPhone = await each({ target: phoneId })
     expect(ofPhone.map(({ verb }) => verb)).toEqual([
-      ...['device.delete', 'device.reset', 'device.start', 'device.stop', 'device.create'],
+      ...['device.delete', ...usesOfPhone, 'device.reset', 'device.start', 'device.stop', 'device.create'],
     ])
-    const { at } = present(ofPhone[2])
+    const { at } = present(ofPhone.find(({ verb }) => verb === 'device.start'))
     expect((await each({ target: phoneId, to: at })).map(({ verb }) => verb)).toEqual([
       ...['device.stop', 'device.create'],
     ])

@@ -1,7 +1,18 @@
-import { randomUUID } from 'node:crypto'
-import { mkdir, readFile, stat } from 'node:fs/promises'
+import { randomBytes, randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { request } from 'node:http'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { buffer, text } from 'node:stream/consumers'
+import { connectAdb } from '@cloudphone/adb-client/adb-client'
+import { generateAdbKey } from '@cloudphone/adb-client/adb-key'
+import { ListAudit } from '@cloudphone/contracts/api/audit-api'
+import { AddAdbKey } from '@cloudphone/contracts/api/devices-api'
+import { CreateApiKey, DeleteApiKey } from '@cloudphone/contracts/api/users-api'
+import { present } from '@cloudphone/testing/present'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { createPhone, newPerson } from '../src/door.ts'
 import { colours, decodePng } from '../src/picture.ts'
 import { type PlatformHome, platformHome, type Said } from '../src/platform-process.ts'
 
@@ -114,6 +125,95 @@ test('a phone is made, shown, photographed, stopped, started, metered and delete
   const gone = await home.cloudphone(['devices', 'show', id, '--json'])
   expect(gone).toMatchObject({ code: 1, stdout: '' })
   expect(JSON.parse(gone.stderr)).toMatchObject({ code: 'device_not_found', status: 404, success: false })
+})
+
+test('on a phone: programs with their exit codes, files there and back, fingers, apps, the log', async () => {
+  const { device } = await json('devices', 'create', 'to use', '--resolution', '360x640', '--dpi', '160')
+  const on = (...args: string[]) => home.cloudphone(['devices', ...args])
+  const { id } = device
+  expect(await on('shell', id, '--', 'echo', 'two  words', '$HOME')).toEqual({
+    ...{ code: 0, stdout: 'two  words $HOME\n', stderr: '' },
+  })
+  expect(await on('shell', id, '--', 'ls', '/nothing')).toMatchObject({
+    ...{ code: 1, stdout: '', stderr: expect.stringContaining('No such file') },
+  })
+  const [sent, fetched] = [join(home.folder, 'sent.bin'), join(home.folder, 'fetched.bin')]
+  const content = randomBytes(300_000)
+  await writeFile(sent, content)
+  await json('devices', 'push', id, sent, '/sdcard/Music/a.bin')
+  expect(await json('devices', 'ls', id, '/sdcard/Music')).toMatchObject([
+    { name: 'a.bin', sizeBytes: 300_000 },
+  ])
+  // A transfer that broke: it goes on where it ended.
+  await writeFile(`${fetched}.part`, content.subarray(0, 100_000))
+  expect(await json('devices', 'pull', id, '/sdcard/Music/a.bin', fetched)).toMatchObject({
+    sizeBytes: 300_000,
+  })
+  expect((await readFile(fetched)).equals(content)).toBe(true)
+  await json('devices', 'open-app', id, 'com.android.settings')
+  expect((await on('shell', id, '--', 'dumpsys', 'window')).stdout).toContain('com.android.settings')
+  await json('devices', 'key', id, 'HOME')
+  await json('devices', 'tap', id, '10', '10')
+  expect(await on('tap', id, 'here', '10')).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('body.input.x'),
+  })
+  expect(await json('devices', 'apps', id)).toContainEqual(
+    expect.objectContaining({ packageName: 'com.android.settings', isSystem: true }),
+  )
+  await on('shell', id, '--', 'log', '-t', 'Mine', 'seen')
+  expect((await on('logcat', id, 'Mine:I', '*:S')).stdout).toMatch(/I Mine +: seen\n/)
+  const log = await home.begin(['devices', 'logcat', id, '--follow', '--lines', '1', 'Mine:I', '*:S'])
+  expect(log.firstLine).toContain('beginning of main')
+  await log.end()
+})
+
+test('adb goes through a tunnel to one’s own phone, until its key is taken back; nobody else’s does', async () => {
+  const operator = await home.client()
+  const [alice, bob] = [await newPerson(operator), await newPerson(operator)]
+  const pair = await generateAdbKey('alice@test')
+  const phone = await createPhone(alice.client)
+  await alice.client.call(AddAdbKey, { body: { publicKey: pair.publicKey } })
+  const { id, key } = await alice.client.call(CreateApiKey, { body: { name: 'tunnel' } })
+  const tunnel = await home.begin(['adb', phone.id], { CLOUDPHONE_API_KEY: key })
+  const port = Number(/^adb connect 127\.0\.0\.1:(\d+)$/.exec(tunnel.firstLine)?.[1])
+  const [one, two] = await Promise.all(
+    [1, 2].map(() => connectAdb({ host: '127.0.0.1', port, keys: [pair] })),
+  )
+  const session = present(one)
+  expect(await session.getProp('sys.boot_completed')).toBe('1')
+  const big = randomBytes(4 * 1024 * 1024)
+  await session.push(Readable.from([big]), '/sdcard/big.bin')
+  expect((await buffer(present(two).pull('/sdcard/big.bin'))).equals(big)).toBe(true)
+  const stranger = await generateAdbKey('bob@test')
+  await expect(connectAdb({ host: '127.0.0.1', port, keys: [stranger] })).rejects.toMatchObject({
+    code: 'unauthorized',
+  })
+  const upgrade = async (token: string | undefined, path = `/api/devices/${phone.id}/adb`) => {
+    const opening = request(`${operator.url}${path}`, {
+      headers: {
+        ...{ connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13' },
+        'sec-websocket-key': Buffer.alloc(16).toString('base64'),
+        ...(token !== undefined && { authorization: `Bearer ${token}` }),
+      },
+    }).end()
+    const [answer] = await once(opening, 'response')
+    return [answer.statusCode, JSON.parse(await text(answer)).code]
+  }
+  expect(await upgrade(undefined)).toEqual([401, 'unauthenticated'])
+  expect(await upgrade('nonsense')).toEqual([401, 'invalid_token'])
+  expect(await upgrade(await bob.client.accessToken())).toEqual([403, 'device_forbidden'])
+  expect(await upgrade(await alice.client.accessToken(), `/api/devices/${randomUUID()}/adb`)).toEqual([
+    ...[404, 'device_not_found'],
+  ])
+  expect(await upgrade(await alice.client.accessToken(), '/api/devices/x/adb')).toEqual([404, 'not_found'])
+  const { items } = await operator.call(ListAudit, { query: { target: phone.id, verb: 'device.adb_tunnel' } })
+  expect(items.map(({ actor }) => actor)).toContain(alice.user.id)
+
+  const gone = session.adb.disconnected
+  await alice.client.call(DeleteApiKey, { params: { apiKeyId: id } })
+  await gone
+  expect(await tunnel.end()).toContain('closed by the platform: token_revoked')
 })
 
 describe('what cannot be', () => {

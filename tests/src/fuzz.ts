@@ -429,6 +429,9 @@ export interface FuzzAnswer {
 /** However slow the machine: who has not answered by then hangs. */
 const deadlineMs = 60_000
 
+/** As commands and followed logs answer. */
+const isLive = /^(application\/x-ndjson|text\/plain)/
+
 /** Sends requests as they are; `fetch` would mend them. */
 export function openSender(url: string) {
   const { hostname, port } = new URL(url)
@@ -449,15 +452,17 @@ export function openSender(url: string) {
         asked.once('timeout', () => asked.destroy(new Error(`no answer within ${deadlineMs} ms`)))
         asked.once('error', reject)
         asked.once('response', (response) => {
+          const { statusCode: status = 0, headers } = response
+          // What comes as things happen may never end: its head is its answer.
+          if (status < 400 && isLive.test(headers['content-type'] ?? '')) {
+            response.destroy()
+            return resolve({ status, headers, text: '' })
+          }
           const parts: Buffer[] = []
           response.on('data', (data: Buffer) => parts.push(data))
           response.once('error', reject)
           response.once('end', () =>
-            resolve({
-              status: response.statusCode ?? 0,
-              headers: response.headers,
-              text: Buffer.concat(parts).toString('latin1'),
-            }),
+            resolve({ status, headers, text: Buffer.concat(parts).toString('latin1') }),
           )
         })
         asked.end(content)

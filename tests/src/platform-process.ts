@@ -23,6 +23,13 @@ export interface Said {
   readonly stderr: string
 }
 
+/** A command that goes on. */
+export interface Begun {
+  readonly firstLine: string
+  /** Ends it by Ctrl-C; what it said on standard error. */
+  end(): Promise<string>
+}
+
 /** One run of `cloudphone start` that has become ready. */
 export interface Run {
   readonly pid: number
@@ -45,6 +52,8 @@ export interface PlatformHome extends Reach {
   client(): Promise<Client>
   /** Runs `cloudphone` with arguments to its end. */
   cloudphone(args: readonly string[], env?: Readonly<Record<string, string>>): Promise<Said>
+  /** Runs a command that goes on until it is ended; resolves with the first line that it prints. */
+  begin(args: readonly string[], env?: Readonly<Record<string, string>>): Promise<Begun>
   /** Ends what runs by Ctrl-C and removes the data. @throws Error when anything is left running. */
   close(): Promise<void>
 }
@@ -75,6 +84,7 @@ export async function platformHome(env: Readonly<Record<string, string>> = {}): 
       return await adminClient(run.url, dataDir)
     },
     cloudphone: (args, more = {}) => cloudphone(args, { ...given, ...more }, folder),
+    begin: (args, more = {}) => begin(args, { ...given, ...more }, folder),
     close: async () => {
       if (run === undefined || run.hasEnded()) await endRemains(reach.host, { folder, dataDir })
       else await run.end('SIGINT')
@@ -155,4 +165,30 @@ async function cloudphone(
     text(child.stderr),
   ])
   return { code, stdout, stderr }
+}
+
+async function begin(
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  cwd: string,
+): Promise<Begun> {
+  const child = spawn(process.execPath, [executable, ...args], {
+    ...{ env, cwd },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const ended = once(child, 'exit')
+  const errors = text(child.stderr)
+  const early = ended.then(async ([code]) => {
+    throw new Error(`cloudphone ${args[0]} ended with ${code}: ${await errors}`)
+  })
+  early.catch(() => undefined)
+  const [line] = await Promise.race([once(createInterface(child.stdout), 'line'), early])
+  return {
+    firstLine: String(line),
+    end: async () => {
+      child.kill('SIGINT')
+      await ended
+      return await errors
+    },
+  }
 }

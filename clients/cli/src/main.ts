@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { jsonError } from './command.ts'
 import { addAccountCommands } from './commands/account.ts'
+import { addAdbCommand } from './commands/adb.ts'
 import { addAppCommands } from './commands/apps.ts'
 import { addAuditCommand } from './commands/audit.ts'
 import { addCredentialCommands } from './commands/credentials.ts'
@@ -37,6 +38,7 @@ export function buildProgram(argv: readonly string[] = process.argv): Command {
     })
   addDemoCommand(program)
   addDeviceCommands(program)
+  addAdbCommand(program)
   addAppCommands(program)
   addOperationCommands(program)
   addSagaCommands(program)

@@ -8,6 +8,7 @@ import type { z } from 'zod'
 import { argument, command, type Run } from '../command.ts'
 import { sagaToCompletion } from '../follow.ts'
 import { facts, table } from '../output.ts'
+import { addPhoneCommands } from './phone.ts'
 
 interface CreateFlags {
   cpu?: string
@@ -56,6 +57,7 @@ export function addDeviceCommands(program: Command): void {
       out.answer({ file, sizeBytes: png.length }, () => file)
     },
   })
+  addPhoneCommands(devices)
   addKeys(program)
 }
 

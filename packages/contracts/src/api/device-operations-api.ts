@@ -9,7 +9,7 @@ const onPhone = {
   service: 'devices',
   access: { kind: 'user', permission: 'devices:use' },
 } as const
-const refusals = ['device_not_found', 'device_not_running', 'not_allocated', 'phone_failed'] as const
+const refusals = ['device_not_found', 'device_not_running', 'not_allocated', 'phone_refused', 'phone_failed'] as const
 
 /** As `applicationId` must be, and no option of a command. */
 const PackageName = z

@@ -1,7 +1,10 @@
 import { AdbError, type AdbSession, connectAdb } from '@cloudphone/adb-client/adb-client'
+import type { DeviceId } from '@cloudphone/contracts/id'
+import { findDevice, liveSagaOf } from '../db/device-repo.ts'
 import type { DeviceRow } from '../db/schema.ts'
 import { problems } from '../errors.ts'
 import type { AdbKeyApplier } from './adb-key-applier.ts'
+import type { Deps } from './deps.ts'
 
 const CONNECT_TIMEOUT_MS = 5_000
 
@@ -41,4 +44,26 @@ export async function visitPhone<T>(visit: PhoneVisit, work: (phone: AdbSession)
     // The work is done or given up; a phone that cannot be told good-bye is told by the end of the connection.
     void phone.close().catch(() => undefined)
   }
+}
+
+/** The connection to the phone failed, and not what was asked of it. */
+const lost: ReadonlySet<AdbError['code']> = new Set(['unreachable', 'unauthorized', 'closed'])
+
+/**
+ * What to tell of an error that a phone gave: in its own words what it refuses; when it is out of reach, why, if that is known:
+ * somebody is stopping it, or has.
+ */
+export async function phoneProblem(
+  { database: { kysely } }: Pick<Deps, 'database'>,
+  deviceId: DeviceId,
+  error: Error,
+): Promise<Error> {
+  const facts = { deviceId, reason: error.message }
+  if (!(error instanceof AdbError && lost.has(error.code))) return problems.phone_refused(facts)
+  const sagaId = await liveSagaOf(kysely, deviceId)
+  if (sagaId !== undefined) return problems.operation_in_progress({ deviceId, sagaId })
+  const now = await findDevice(kysely, deviceId)
+  if (now === undefined) return problems.device_not_found({ deviceId })
+  if (now.status !== 'RUNNING') return problems.device_not_running({ deviceId, deviceStatus: now.status })
+  return problems.phone_failed(facts)
 }

@@ -196,8 +196,8 @@ test('apps of a phone are listed by name, opened, stopped; what is not there is 
   expect(await ask('POST', 'com.not.there/start')).toMatchObject(missing)
   expect(await ask('DELETE', 'com.not.there')).toMatchObject(missing)
   expect(await ask('DELETE', 'com.android.settings')).toMatchObject({
-    status: 502,
-    problem: { code: 'phone_failed' },
+    status: 422,
+    problem: { code: 'phone_refused' },
   })
   expect(await ask('DELETE', '-k')).toMatchObject({ status: 400 })
 })

@@ -13,7 +13,7 @@ import { problems } from '../errors.ts'
 import type { AdbKeyApplier } from './adb-key-applier.ts'
 import type { Deps } from './deps.ts'
 import { visibleDevice } from './lifecycle-service.ts'
-import { visitPhone } from './phone-door.ts'
+import { phoneProblem, visitPhone } from './phone-door.ts'
 
 const TIMEOUT_MS = 15_000
 /** A PNG of 3840 x 3840 random pixels is larger; no screen looks like that. */
@@ -38,18 +38,17 @@ export class PhoneOperations {
     this.#keys = keys
   }
 
-  /** What the phone shows now, as a PNG. @throws `device_not_running`, `screenshot_failed`. */
+  /** What the phone shows now, as a PNG. @throws `device_not_running`, `phone_refused`, `phone_failed`. */
   async screenshot(asked: OnPhone): Promise<Buffer> {
     const device = await visibleDevice(this.#deps, asked.caller, asked.deviceId)
-    const refuse = (reason: string) => problems.screenshot_failed({ deviceId: device.id, reason })
-    return await this.#visit(asked, device, refuse, async (phone) => {
+    return await this.#visit(asked, device, async (phone) => {
       const image = await phone.exec(['screencap', '-p'], { limitBytes: SCREEN_LIMIT_BYTES })
       if (!image.subarray(0, 4).equals(PNG)) throw new AdbError('command_failed', 'no PNG came')
       return image
     })
   }
 
-  /** @throws `device_not_running`, `phone_failed` in the phone's own words. */
+  /** @throws `device_not_running`, `phone_refused` in the phone's own words, `phone_failed`. */
   async input(asked: OnPhone, input: PhoneInput): Promise<void> {
     // What is typed may be a password.
     const after = input.kind === 'text' ? { kind: input.kind, characters: input.text.length } : input
@@ -61,14 +60,14 @@ export class PhoneOperations {
   /** Everything that is installed, by name. */
   async apps(asked: OnPhone): Promise<PhoneApp[]> {
     const device = await visibleDevice(this.#deps, asked.caller, asked.deviceId)
-    return await this.#visit(asked, device, this.#failure(device), async (phone) => {
+    return await this.#visit(asked, device, async (phone) => {
       const all = succeeded(await phone.run(['pm', 'list', 'packages', '--show-versioncode']))
       const added = succeeded(await phone.run(['pm', 'list', 'packages', '-3']))
       return appsOf(all, added)
     })
   }
 
-  /** Opens or stops an app. @throws `package_not_found`, `phone_failed`. */
+  /** Opens or stops an app. @throws `package_not_found`, `phone_refused`, `phone_failed`. */
   async power(asked: OnPhone, packageName: string, verb: 'start' | 'stop'): Promise<void> {
     await this.#change(
       asked,
@@ -84,7 +83,7 @@ export class PhoneOperations {
     )
   }
 
-  /** Uninstalls an app with its data. @throws `package_not_found`, `phone_failed`. */
+  /** Uninstalls an app with its data. @throws `package_not_found`, `phone_refused`, `phone_failed`. */
   async removeApp(asked: OnPhone, packageName: string): Promise<void> {
     await this.#change(
       asked,
@@ -100,7 +99,7 @@ export class PhoneOperations {
   /** What lies in a folder, by name. @throws `file_not_found`. */
   async files(asked: OnPhone, path: string): Promise<PhoneEntry[]> {
     const device = await visibleDevice(this.#deps, asked.caller, asked.deviceId)
-    return await this.#visit(asked, device, this.#failure(device), async (phone) => {
+    return await this.#visit(asked, device, async (phone) => {
       if ((await phone.stat(path))?.kind !== 'folder') {
         throw problems.file_not_found({ deviceId: device.id, wanted: 'folder', path })
       }
@@ -116,30 +115,22 @@ export class PhoneOperations {
     work: (phone: AdbSession, device: DeviceRow) => Promise<void>,
   ): Promise<void> {
     const device = await visibleDevice(this.#deps, asked.caller, asked.deviceId)
-    await this.#visit(asked, device, this.#failure(device), async (phone) => {
+    await this.#visit(asked, device, async (phone) => {
       await recordUse(this.#deps, device, { verb, after })
       await work(phone, device)
     })
   }
 
-  #failure({ id: deviceId }: DeviceRow): (reason: string) => Error {
-    return (reason) => problems.phone_failed({ deviceId, reason })
-  }
-
-  /** What fails on the phone, or takes too long there, becomes the problem that `refuse` makes of the reason. */
-  async #visit<T>(
-    asked: OnPhone,
-    device: DeviceRow,
-    refuse: (reason: string) => Error,
-    work: (phone: AdbSession) => Promise<T>,
-  ): Promise<T> {
+  /** What fails on the phone, or takes too long there, becomes a problem: see `phoneProblem`. */
+  async #visit<T>(asked: OnPhone, device: DeviceRow, work: (phone: AdbSession) => Promise<T>): Promise<T> {
     const signal = AbortSignal.any([asked.signal, AbortSignal.timeout(TIMEOUT_MS)])
     try {
       return await visitPhone({ device, keys: this.#keys, signal }, work)
     } catch (error) {
       const isLate = signal.aborted && !asked.signal.aborted
       if (!isLate && !(error instanceof AdbError)) throw error
-      throw refuse(isLate ? `it took more than ${TIMEOUT_MS / 1000} s` : (error as AdbError).message)
+      const told = isLate ? new AdbError('closed', `it took more than ${TIMEOUT_MS / 1000} s`) : error
+      throw await phoneProblem(this.#deps, device.id, told as AdbError)
     }
   }
 }

@@ -7,7 +7,7 @@ import { ProblemError } from '@cloudphone/runtime/problem'
 import { problems } from '../errors.ts'
 import type { AdbKeyApplier } from './adb-key-applier.ts'
 import type { Deps } from './deps.ts'
-import { openPhone } from './phone-door.ts'
+import { openPhone, phoneProblem } from './phone-door.ts'
 import { type OnPhone, recordUse } from './phone-operations.ts'
 import type { Visit, Visits } from './visits.ts'
 
@@ -57,7 +57,7 @@ export class PhoneStreams {
       return lines.stream
     } catch (error) {
       await open[Symbol.asyncDispose]()
-      throw this.#asProblem(error, asked)
+      throw await this.#asProblem(error, asked)
     }
   }
 
@@ -76,7 +76,7 @@ export class PhoneStreams {
       return passOn(process.stdout, open, async () => await process.kill())
     } catch (error) {
       await open[Symbol.asyncDispose]()
-      throw this.#asProblem(error, asked)
+      throw await this.#asProblem(error, asked)
     }
   }
 
@@ -100,13 +100,13 @@ export class PhoneStreams {
       return { body: passOn(part(all, offset, sizeBytes), open), sizeBytes }
     } catch (error) {
       await open[Symbol.asyncDispose]()
-      throw this.#asProblem(error, asked)
+      throw await this.#asProblem(error, asked)
     }
   }
 
   /**
    * Puts a file on the phone: beside its place, and in its place when all of it is there, so that nobody reads half of it.
-   * @throws `file_is_folder`, `file_too_large`, `phone_failed`.
+   * @throws `file_is_folder`, `file_too_large`, `phone_refused`, `phone_failed`.
    */
   async push(
     asked: OnPhone,
@@ -140,7 +140,7 @@ export class PhoneStreams {
     } catch (error) {
       // Of a phone that has gone nothing can be taken back; its next wipe does.
       await phone.run(['rm', '-f', beside]).catch(() => undefined)
-      throw this.#asProblem(error, asked)
+      throw await this.#asProblem(error, asked)
     }
   }
 
@@ -170,14 +170,14 @@ export class PhoneStreams {
       }
     } catch (error) {
       leave()
-      throw this.#asProblem(error, asked)
+      throw await this.#asProblem(error, asked)
     }
   }
 
-  #asProblem(error: unknown, { deviceId }: OnPhone): unknown {
+  async #asProblem(error: unknown, { deviceId }: OnPhone): Promise<unknown> {
     if (error instanceof ProblemError || !(error instanceof Error) || error.name === 'AbortError')
       return error
-    return problems.phone_failed({ deviceId, reason: error.message })
+    return await phoneProblem(this.#deps, deviceId, error)
   }
 }
 

@@ -1,5 +1,6 @@
-import { problems } from '../errors.ts'
+import { AdbError } from '@cloudphone/adb-client/adb-client'
 import type { Deps } from './deps.ts'
+import { phoneProblem } from './phone-door.ts'
 import { type OnPhone, recordUse } from './phone-operations.ts'
 import type { Visit, Visits } from './visits.ts'
 
@@ -26,8 +27,8 @@ export class TunnelService {
   }
 
   /** What to tell who found nobody at the adb port. */
-  unreachable(deviceId: OnPhone['deviceId'], cause: unknown): Error {
+  async unreachable(deviceId: OnPhone['deviceId'], cause: unknown): Promise<Error> {
     const reason = cause instanceof Error ? cause.message : String(cause)
-    return problems.phone_failed({ deviceId, reason })
+    return await phoneProblem(this.#deps, deviceId, new AdbError('unreachable', reason))
   }
 }

@@ -91,7 +91,7 @@ async function connectTo(visit: Visit, deviceId: DeviceId, tunnels: TunnelServic
   } catch (error) {
     socket.destroy()
     if (visit.signal.aborted) throw visit.signal.reason
-    throw tunnels.unreachable(deviceId, timeout.aborted ? 'its adb port does not answer' : error)
+    throw await tunnels.unreachable(deviceId, timeout.aborted ? 'its adb port does not answer' : error)
   }
 }
 
