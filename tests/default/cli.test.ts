@@ -166,6 +166,7 @@ test('on a phone: programs with their exit codes, files there and back, fingers,
   const log = await home.begin(['devices', 'logcat', id, '--follow', '--lines', '1', 'Mine:I', '*:S'])
   expect(log.firstLine).toContain('beginning of main')
   await log.end()
+  await json('devices', 'delete', id)
 })
 
 test('adb goes through a tunnel to one’s own phone, until its key is taken back; nobody else’s does', async () => {
@@ -214,6 +215,7 @@ test('adb goes through a tunnel to one’s own phone, until its key is taken bac
   await alice.client.call(DeleteApiKey, { params: { apiKeyId: id } })
   await gone
   expect(await tunnel.end()).toContain('closed by the platform: token_revoked')
+  await json('devices', 'delete', phone.id)
 })
 
 describe('what cannot be', () => {

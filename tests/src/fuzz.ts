@@ -473,7 +473,7 @@ export function openSender(url: string) {
 
 /** Our inside: stacks, paths, SQL and the words of PostgreSQL. */
 const inside =
-  /node_modules|\.ts:\d|\n\s+at |\bselect\b.* from |insert into|violates|ECONN|invalid byte sequence|\/packages\/|\/services\//
+  /node_modules|\.ts:\d|\n\s+at |\bselect\b.* from |insert into|violates|ECONN|invalid byte sequence|\/(packages|services)\/[\w-]+\/src/
 
 /** What is wrong with an answer, or undefined. */
 export function wrongWith({ status, headers, text }: FuzzAnswer): string | undefined {

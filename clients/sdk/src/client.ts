@@ -84,8 +84,7 @@ export function openClient(options: ClientOptions): Client {
   const call = async <R extends Route>(route: R, input: SdkInput<R> = {}): Promise<ResultOf<R>> => {
     const response = await authorised(route, (token) =>
       request(url, route, input, {
-        ...(token !== undefined && { authorization: `Bearer ${token}` }),
-        ...(input.body !== undefined && { 'content-type': 'application/json' }),
+        ...headersOf(input, token),
         ...(input.idempotencyKey !== undefined && { 'idempotency-key': input.idempotencyKey }),
       }),
     )
@@ -93,9 +92,7 @@ export function openClient(options: ClientOptions): Client {
   }
 
   const fetched = <R extends Route>(route: R, input: CallInput<R>): Promise<Response> =>
-    authorised(route, (token) =>
-      request(url, route, input, token === undefined ? {} : { authorization: `Bearer ${token}` }),
-    )
+    authorised(route, (token) => request(url, route, input, headersOf(input, token)))
 
   return {
     url,
@@ -181,6 +178,16 @@ function openSession(url: string, { credentials, onTokens }: ClientOptions): Ses
 
 /** How often a call that meets the rate limit is sent in all. */
 const patience = 6
+
+function headersOf<R extends Route>(
+  { body }: CallInput<R>,
+  token: string | undefined,
+): Record<string, string> {
+  return {
+    ...(token !== undefined && { authorization: `Bearer ${token}` }),
+    ...(body !== undefined && json),
+  }
+}
 
 const json = { 'content-type': 'application/json' }
 
