@@ -84,8 +84,8 @@ const ends = [
   /^(GET|PUT|PATCH)/,
   /^POST/,
   /release$/,
-  /^DELETE .*(sessions|keys|installations)/,
-  /^DELETE/,
+  /^DELETE .*(sessions|keys|installations|packages)/,
+  /^DELETE (?!.*(sessions|keys|installations|packages))/,
   /suspend$/,
   /^DELETE \/api\/users\/:userId$/,
 ]

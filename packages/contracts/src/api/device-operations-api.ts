@@ -9,7 +9,13 @@ const onPhone = {
   service: 'devices',
   access: { kind: 'user', permission: 'devices:use' },
 } as const
-const refusals = ['device_not_found', 'device_not_running', 'not_allocated', 'phone_refused', 'phone_failed'] as const
+const refusals = [
+  'device_not_found',
+  'device_not_running',
+  'not_allocated',
+  'phone_refused',
+  'phone_failed',
+] as const
 
 /** As `applicationId` must be, and no option of a command. */
 const PackageName = z
@@ -17,7 +23,7 @@ const PackageName = z
   .max(255)
   .regex(/^[A-Za-z]\w*(\.[A-Za-z]\w*)+$/, 'must be a package name such as com.example.app')
 
-export const ShellCommand = z.strictObject({
+const ShellCommand = z.strictObject({
   /** The program and its arguments, each as it is: nothing in them is read by the phone's shell. */
   argv: z.array(z.string().max(8192)).min(1).max(256),
   /** After which it is killed. */

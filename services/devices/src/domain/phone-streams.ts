@@ -15,7 +15,7 @@ import type { Visit, Visits } from './visits.ts'
 const SHELL_LIMIT_BYTES = 64 * 1024 * 1024
 /** Who follows a log longer asks again. */
 const LOG_LIMIT_MS = 3_600_000
-export const FILE_LIMIT_BYTES = 2 * 1024 ** 3
+const FILE_LIMIT_BYTES = 2 * 1024 ** 3
 
 /** A phone that is open for a visitor. */
 interface Open extends AsyncDisposable {
